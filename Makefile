@@ -1,0 +1,38 @@
+# `make quickstart` and `make test` each work as the first command after cloning: both make .venv themselves.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m
+
+.PHONY: venv quickstart test lint clean
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: setup.py requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[train,dev]'
+	@touch $@
+
+data/phantoms.csv: | venv
+	$(RUN) ladnn_tf.data.phantom --out=data/phantoms
+	$(RUN) ladnn_tf.data.manifest --covid_ct=data/phantoms --out=$@
+
+# Phantoms, training, test: no data and no download beyond the packages.
+quickstart: venv data/phantoms.csv
+	$(RUN) ladnn_tf.train --flagfile=configs/quickstart.flags --run=runs/quickstart --overwrite
+	$(RUN) ladnn_tf.evaluate --run=runs/quickstart --split=test
+	@echo
+	@echo "data:    data/phantoms (images, masks, annotations), data/phantoms.csv (manifest)"
+	@echo "run:     runs/quickstart (model.keras, card.json, metrics.json, predictions, TensorBoard)"
+	@echo "next:    $(VENV)/bin/python -m ladnn_tf.predict --run=runs/quickstart data/phantoms/images/CT_COVID/*1.png"
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(RUN) pytest --cov --cov-report=term
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .coverage

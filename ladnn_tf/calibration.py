@@ -1,0 +1,107 @@
+"""Temperature scaling: one number that makes a trained network's probabilities mean what they say.
+
+Guo et al. (2017), "On calibration of modern neural networks", section 4.2: the logits are divided by a
+temperature T > 0 that minimises the negative log-likelihood on validation data. The order of the images, and
+so the AUC and every decision at 0.5, stays as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from absl import logging
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import expit
+
+TEMPERATURE_BOUNDS = (0.05, 20.0)
+
+
+def calibrated_probabilities(logits: ArrayLike, temperature: float) -> np.ndarray:
+    """Returns sigmoid(logits / temperature) in float64, of the logits' shape.
+
+    Raises:
+        ValueError: if the temperature is not a finite number above 0.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"the temperature should be a finite number above 0, got {temperature}")
+    return expit(np.asarray(logits, np.float64) / temperature)
+
+
+def negative_log_likelihood(labels: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
+    """Returns the mean binary cross entropy, in nats, of sigmoid(logits / temperature).
+
+    Args:
+        labels: (n,) 0 or 1.
+        logits: (n,) finite.
+        temperature: above 0.
+    """
+    labels, logits = _checked(labels, logits)
+    scaled = logits / temperature
+    return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
+
+
+def fit_temperature(
+    labels: ArrayLike, logits: ArrayLike, bounds: tuple[float, float] = TEMPERATURE_BOUNDS
+) -> float:
+    """Returns the temperature that minimises the negative log-likelihood, to be called with validation data.
+
+    The likelihood is convex in 1 / T; its only stationary point is found by root finding, without a random
+    start. Where the data do not determine a temperature, it is 1 (nothing changed) with a warning:
+
+    - a class is missing;
+    - every positive's logit is above 0 and every negative's below: the likelihood then grows without limit
+      as T falls to 0, and any low value would turn the probabilities into exact 0 and 1 and lose their order.
+
+    A minimum outside the bounds gives the nearer bound with a warning: the upper one, for instance, where the
+    logits do not separate the classes at all.
+
+    Args:
+        labels: (n,) 0 or 1.
+        logits: (n,) finite, before any calibration.
+        bounds: lowest and highest temperature, 0 < lowest < highest.
+
+    Raises:
+        ValueError: if the lengths differ, there is no image, a label is not 0 or 1, a logit is not finite, or
+            the bounds are out of order.
+    """
+    labels, logits = _checked(labels, logits)
+    lowest, highest = bounds
+    if not 0 < lowest < highest:
+        raise ValueError(f"the bounds should be 0 < lowest < highest, got {bounds}")
+    if labels.min() == labels.max():
+        logging.warning("Temperature left at 1: all %d validation labels are %d.", len(labels), labels[0])
+        return 1.0
+    if np.all((2 * labels - 1) * logits > 0):
+        logging.warning(
+            "Temperature left at 1: the %d validation images are all on the right side of logit 0, so that"
+            " their likelihood has no maximum.",
+            len(labels),
+        )
+        return 1.0
+
+    def slope(inverse: float) -> float:
+        """Derivative of the negative log-likelihood by 1 / T; it never falls."""
+        return float(np.mean(logits * (expit(logits * inverse) - labels)))
+
+    if slope(1 / highest) >= 0:
+        logging.warning("Temperature at its upper bound %g: the logits hardly tell the classes apart.", highest)
+        return float(highest)
+    if slope(1 / lowest) <= 0:
+        logging.warning("Temperature at its lower bound %g: the logits are very small.", lowest)
+        return float(lowest)
+    return float(1 / brentq(slope, 1 / highest, 1 / lowest))
+
+
+def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    labels, logits = np.asarray(labels, np.float64), np.asarray(logits, np.float64)
+    if labels.ndim != 1 or labels.shape != logits.shape or not len(labels):
+        raise ValueError(
+            "labels and logits should be two lists of the same length, at least 1, "
+            f"got shapes {labels.shape} and {logits.shape}"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"every label should be 0 or 1, got {sorted(set(labels))[:5]}")
+    if not np.isfinite(logits).all():
+        row = int(np.flatnonzero(~np.isfinite(logits))[0])
+        raise ValueError(f"every logit should be finite, got {logits[row]} in row {row}")
+    return labels, logits

@@ -1,0 +1,142 @@
+"""The settings of a training: one frozen dataclass, from which the flags are made."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ladnn_tf.labels import TASKS
+
+_SELECT_BY = ("covid_loss", "loss", "auc")
+
+
+def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum=None, maximum=None) -> Any:
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help, "choices": choices, "minimum": minimum, "maximum": maximum},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """All that decides the outcome of a training; each field is a flag of `ladnn_tf.train`."""
+
+    manifest: str = _setting("data/covid_ct.csv", "manifest CSV (python -m ladnn_tf.data.manifest)")
+    backbone: str = _setting("densenet169", "a key of ladnn_tf.models.backbones.BACKBONES")
+    task: str = _setting("ladnn", "ladnn (diagnosis and lesions) or baseline (diagnosis alone)", choices=TASKS)
+    image_size: int = _setting(224, "side of the network's input, pixels", minimum=32)
+    weights: str = _setting("imagenet", "imagenet, noisy-student, none, or a .npz or .keras file")
+    batch_norm_momentum: float = _setting(
+        0.9, "share of the moving statistics that a step keeps", minimum=0.0, maximum=0.9999
+    )
+    precision: str = _setting(
+        "float32",
+        "number format of the trunk's arithmetic",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+    )
+
+    epochs: int = _setting(15, "epochs after the frozen phase", minimum=1)
+    batch_size: int = _setting(32, "images per step", minimum=1)
+    learning_rate: float = _setting(5e-5, "peak learning rate of Adam", minimum=0.0)
+    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up from 0", minimum=0.0)
+    cosine_decay: bool = _setting(False, "cosine decay to 0 over the epochs; otherwise constant")
+    frozen_epochs: int = _setting(0, "epochs before that train the heads alone", minimum=0)
+    frozen_learning_rate: float = _setting(1e-3, "constant learning rate of the frozen phase", minimum=0.0)
+    weight_decay: float = _setting(5e-4, "L2 decay of every weight, as PyTorch's Adam", minimum=0.0)
+    decoupled_decay: bool = _setting(False, "decouple the decay from the gradient (AdamW)")
+    ema_decay: float = _setting(
+        0.0,
+        "momentum of a moving average of the weights, which is then validated and kept; 0: off",
+        minimum=0.0,
+        maximum=0.9999,
+    )
+    early_stopping_patience: int = _setting(0, "epochs without a better one before it stops; 0: off", minimum=0)
+    select_by: str = _setting(
+        "covid_loss",
+        "what makes the best epoch on validation: covid_loss (cross entropy of the diagnosis), loss (the whole "
+        "loss) or auc; each over images, not over batches",
+        choices=_SELECT_BY,
+    )
+
+    covid_weight: float = _setting(5.0, "how many times the diagnosis counts in the loss", minimum=0.0)
+    lesion_targets: str = _setting(
+        "positives",
+        "positives: lesions are learnt where they are known; all: a COVID-negative image has none",
+        choices=("positives", "all"),
+    )
+    scale_min: float = _setting(0.8, "smallest zoom factor", minimum=0.1)
+    scale_max: float = _setting(1.2, "largest zoom factor", minimum=0.1)
+    shear_degrees: float = _setting(0.0, "largest horizontal shear, degrees", minimum=0.0, maximum=60.0)
+    flip: bool = _setting(True, "mirror left and right with probability 0.5")
+    brightness: float = _setting(0.0, "largest shift, share of the grey range", minimum=0.0, maximum=1.0)
+    contrast: float = _setting(0.0, "largest relative change of contrast", minimum=0.0, maximum=1.0)
+
+    target_sensitivity: float = _setting(
+        0.95, "the card's threshold reaches this sensitivity on validation", minimum=0.01, maximum=1.0
+    )
+    seed: int = _setting(0, "of weights, order and augmentation")
+    deterministic: bool = _setting(False, "bit-identical repetition (slower)")
+    verify_images: bool = _setting(True, "decode every image before the first epoch and name the bad ones")
+    cache: str = _setting("memory", "where decoded images are kept: memory, or a folder")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            low, high = field.metadata["minimum"], field.metadata["maximum"]
+            if choices and value not in choices:
+                raise ValueError(f"--{field.name} should be one of {', '.join(choices)}. Received: {value!r}")
+            if (low is not None and value < low) or (high is not None and value > high):
+                limits = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"--{field.name} should be {limits}. Received: {value!r}")
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"--scale_min={self.scale_min} is above --scale_max={self.scale_max}")
+
+    def to_flags(self) -> str:
+        """The settings as the text of a flagfile, one `--name=value` to a line."""
+        lines = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool):
+                value = str(value).lower()
+            lines.append(f"--{field.name}={value}")
+        return "\n".join(lines) + "\n"
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines one flag for each setting."""
+    definers = {
+        bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string
+    }  # fmt: skip
+    for field in dataclasses.fields(TrainConfig):
+        metadata = field.metadata
+        if metadata["choices"]:
+            flags.DEFINE_enum(
+                field.name, field.default, metadata["choices"], metadata["help"], flag_values=flag_values
+            )
+        else:
+            definers[field.type](field.name, field.default, metadata["help"], flag_values=flag_values)
+
+
+def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
+    """The settings from parsed flags.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+    return TrainConfig(**{field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)})
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """Reads a run's `config.flags`.
+
+    Raises:
+        ValueError: if a line is no flag of this version, or a value is outside its range.
+    """
+    flag_values = flags.FlagValues()
+    define_flags(flag_values)
+    try:
+        flag_values(["config", f"--flagfile={path}"])
+    except flags.Error as error:
+        raise ValueError(f"{path}: {error}") from error
+    return from_flags(flag_values)

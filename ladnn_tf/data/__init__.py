@@ -1,0 +1,1 @@
+"""Data: the image contract, manifests, phantoms and the input pipeline."""

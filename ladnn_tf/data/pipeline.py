@@ -1,0 +1,278 @@
+"""From manifest rows to `tf.data`: decode once, cache as uint8, shuffle, augment, batch, prefetch.
+
+Shuffling and augmentation are functions of (seed, epoch, row) and of nothing else, so that a training that is
+continued at epoch e sees what an uninterrupted one would have seen.
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from absl import logging
+
+from ladnn_tf.data import preprocess
+from ladnn_tf.labels import COVID, LESIONS
+
+UNKNOWN = -1.0
+"""The value that stands for an unknown lesion label in `y["lesions"]`; the loss masks it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image; every range is uniform.
+
+    Attributes:
+        scale_min, scale_max: the zoom factor; 1.2 shows the slice 1.2 times as large.
+        shear_degrees: the largest horizontal shear angle, in degrees, to either side.
+        flip: mirror left and right, with probability 0.5.
+        brightness: the largest shift, as a share of the grey range (0.1 is 25.5 levels).
+        contrast: the largest relative change about the image's own mean (0.1 is 0.9 to 1.1 times).
+    """
+
+    scale_min: float = 0.8
+    scale_max: float = 1.2
+    shear_degrees: float = 0.0
+    flip: bool = True
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+
+NO_AUGMENTATION = Augmentation(scale_min=1.0, scale_max=1.0, flip=False)
+_DRAWS = 5  # scale, shear, flip, brightness, contrast
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes one PNG or JPEG as `preprocess.decode` does, in the graph.
+
+    Args:
+        encoded: scalar string, the bytes of the file.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB in [0, 255].
+    """
+    png16 = tf.strings.substr(encoded, 1, 3) == "PNG"
+    png16 &= tf.strings.substr(encoded, 24, 1) == b"\x10"
+
+    def sixteen_bits():
+        wide = tf.cast(tf.io.decode_png(encoded, channels=3, dtype=tf.uint16), tf.float32)
+        return tf.cast(tf.round(wide / 257.0), tf.uint8)
+
+    # decode_jpeg also reads PNG; decode_image would use the fast DCT, up to 21 grey levels off Pillow.
+    image = tf.cond(
+        png16,
+        sixteen_bits,
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+    )
+    image.set_shape((None, None, 3))
+    return image
+
+
+def resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes as `preprocess.resize` does, in the graph.
+
+    Args:
+        pixels: `(H, W, 3)` uint8 RGB.
+        size: the side S in pixels.
+
+    Returns:
+        `(S, S, 3)` uint8 RGB in [0, 255].
+    """
+    resized = tf.image.resize(tf.cast(pixels, tf.float32), (size, size), "bilinear", antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+
+
+def verify_images(frame: pd.DataFrame) -> None:
+    """Decodes every image once, so that a bad one is named before the first epoch and not in the middle of it.
+
+    Args:
+        frame: manifest rows (`manifest.read_manifest`).
+
+    Raises:
+        ValueError: naming every image that cannot be read, with its manifest row and the reason.
+    """
+    bad = []
+    for row, path in zip(frame.index, frame["path"], strict=True):
+        try:
+            preprocess.decode(Path(path).read_bytes())
+        except (OSError, preprocess.ImageError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            bad.append(f"  row {row + 2}: {path}: {reason}")
+    if bad:
+        source = frame.attrs.get("path", "the manifest")
+        raise ValueError(
+            f"{len(bad)} of {len(frame)} images of {source} cannot be read; mend the files or take the rows "
+            "out:\n" + "\n".join(bad)
+        )
+
+
+def load_images(frame: pd.DataFrame, size: int, cache: str = "memory") -> np.ndarray:
+    """Decodes and resizes all images of a manifest in parallel, once.
+
+    Args:
+        frame: manifest rows with the column `path`.
+        size: the side S in pixels.
+        cache: `memory`, or a folder in which a file that is mapped into memory is made; the file has no name
+            there and goes when the process ends.
+
+    Returns:
+        `(N, S, S, 3)` uint8 RGB in [0, 255], in the order of the rows.
+    """
+    shape = (len(frame), size, size, 3)
+    if cache == "memory":
+        images = np.empty(shape, np.uint8)
+    else:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            images = np.memmap(file, np.uint8, mode="w+", shape=shape)
+    dataset = tf.data.Dataset.from_tensor_slices(frame["path"].to_numpy(str))
+    dataset = dataset.map(
+        lambda path: resize(decode(tf.io.read_file(path)), size), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    for row, image in enumerate(dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()):
+        images[row] = image
+    logging.info("decoded %d images to %d x %d (%.0f MB)", len(frame), size, size, images.nbytes / 1e6)
+    return images
+
+
+def targets(frame: pd.DataFrame, lesion_targets: str = "positives") -> dict[str, np.ndarray]:
+    """The labels as the loss takes them.
+
+    Args:
+        frame: manifest rows.
+        lesion_targets: `positives` (an unknown lesion stays unknown) or `all` (a COVID-negative image counts as
+            having none of the five; an unlabelled positive stays unknown).
+
+    Returns:
+        `covid` (N, 1) float32, 1 or 0, and `lesions` (N, 5) float32, 1, 0 or `UNKNOWN`.
+    """
+    covid = frame[COVID].to_numpy(np.float32)[:, None]
+    lesions = frame[list(LESIONS)].to_numpy(np.float32)
+    if lesion_targets == "all":
+        lesions = np.where(np.isnan(lesions) & (covid == 0), 0.0, lesions)
+    elif lesion_targets != "positives":
+        raise ValueError(f"lesion_targets should be positives or all. Received: {lesion_targets!r}")
+    return {"covid": covid, "lesions": np.nan_to_num(lesions, nan=UNKNOWN).astype(np.float32)}
+
+
+def augmentation_draws(seed: int, epoch: tf.Tensor, rows: int) -> tf.Tensor:
+    """The random numbers of one epoch: `(rows, 5)` float32 in [0, 1), a function of (seed, epoch, row) alone."""
+    return tf.random.stateless_uniform((rows, _DRAWS), seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
+
+
+def epoch_order(seed: int, epoch: tf.Tensor, rows: int) -> tf.Tensor:
+    """The order of one epoch: `(rows,)` int64, a permutation that is a function of (seed, epoch) alone."""
+    key = tf.stack([tf.constant(seed, tf.int64) + 1, epoch])
+    return tf.random.experimental.stateless_shuffle(tf.range(rows, dtype=tf.int64), seed=key)
+
+
+def augment(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """Applies one random affine map (scale, shear, flip; bilinear, black outside) and grey-value change per image.
+
+    Args:
+        images: `(B, S, S, 3)` uint8.
+        draws: `(B, 5)` float32 in [0, 1), one row of `augmentation_draws` per image.
+        augmentation: the ranges.
+
+    Returns:
+        `(B, S, S, 3)` float32 in [0, 255].
+    """
+    a = augmentation
+    pixels = tf.cast(images, tf.float32)
+    scale_draw, shear_draw, flip_draw, brightness_draw, contrast_draw = tf.unstack(draws, axis=-1)
+    if a.scale_min != 1.0 or a.scale_max != 1.0 or a.shear_degrees or a.flip:
+        scale = a.scale_min + (a.scale_max - a.scale_min) * scale_draw
+        shear = tf.tan((2.0 * shear_draw - 1.0) * (a.shear_degrees * np.pi / 180.0))
+        mirror = tf.where(flip_draw < 0.5, -1.0, 1.0) if a.flip else tf.ones_like(flip_draw)
+        # The operation maps output pixels to input pixels about the corner; the centre is to stay in place.
+        centre = (tf.cast(tf.shape(pixels)[1], tf.float32) - 1.0) / 2.0
+        x_from_x, x_from_y, y_from_y = mirror / scale, shear / scale, 1.0 / scale
+        zero = tf.zeros_like(scale)
+        transforms = tf.stack(
+            [
+                x_from_x,
+                x_from_y,
+                centre * (1.0 - x_from_x - x_from_y),
+                zero,
+                y_from_y,
+                centre * (1.0 - y_from_y),
+                zero,
+                zero,
+            ],
+            axis=-1,
+        )
+        pixels = tf.raw_ops.ImageProjectiveTransformV3(
+            images=pixels,
+            transforms=transforms,
+            output_shape=tf.shape(pixels)[1:3],
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+            fill_value=0.0,
+        )
+    if a.contrast:
+        factor = (1.0 + (2.0 * contrast_draw - 1.0) * a.contrast)[:, None, None, None]
+        mean = tf.reduce_mean(pixels, axis=(1, 2, 3), keepdims=True)
+        pixels = (pixels - mean) * factor + mean
+    if a.brightness:
+        pixels += ((2.0 * brightness_draw - 1.0) * (255.0 * a.brightness))[:, None, None, None]
+    return tf.clip_by_value(pixels, 0.0, 255.0)
+
+
+def training_dataset(
+    images: np.ndarray,
+    labels: dict[str, np.ndarray],
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation,
+    first_epoch: int,
+    epochs: int,
+) -> tf.data.Dataset:
+    """All epochs from `first_epoch` to `epochs`, one after the other, for `fit(steps_per_epoch=...)`.
+
+    Args:
+        images: `(N, S, S, 3)` uint8, from `load_images`.
+        labels: from `targets`, each with N rows; the arrays that the model has outputs for.
+        batch_size: images per batch; the last batch of an epoch is smaller, none is dropped.
+        seed: with the epoch and the row it determines order and augmentation.
+        augmentation: the ranges.
+        first_epoch: the number of the first epoch, from 0.
+        epochs: the number after the last epoch's.
+
+    Returns:
+        Batches of `(images (B, S, S, 3) float32 in [0, 255], labels)`.
+    """
+    rows, read = len(images), _reader(images)
+
+    def one_epoch(epoch):
+        draws = augmentation_draws(seed, epoch, rows)
+        dataset = tf.data.Dataset.from_tensor_slices(epoch_order(seed, epoch, rows)).batch(batch_size)
+        return dataset.map(
+            lambda index: (
+                augment(read(index), tf.gather(draws, index), augmentation),
+                {name: tf.gather(array, index) for name, array in labels.items()},
+            ),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def prediction_dataset(images: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """The images in order, unchanged: batches `(B, S, S, 3)` uint8; the last may be smaller."""
+    read = _reader(images)
+    return tf.data.Dataset.range(len(images)).batch(batch_size).map(read).prefetch(tf.data.AUTOTUNE)
+
+
+def _reader(images: np.ndarray):
+    """A graph function from row numbers `(B,)` to `(B, S, S, 3)` uint8."""
+
+    def read(rows):
+        # numpy_function keeps one copy of the images, in memory or mapped from disk, outside the graph.
+        batch = tf.numpy_function(lambda i: images[i], [rows], tf.uint8, stateful=False)
+        return tf.ensure_shape(batch, (None, *images.shape[1:]))
+
+    return read

@@ -1,0 +1,129 @@
+"""The image contract in Pillow and NumPy: encoded bytes in, `(S, S, 3)` uint8 pixels out.
+
+The contract, which `data/pipeline.py` writes a second time in TensorFlow and a test holds together:
+
+1. decode PNG or JPEG to RGB; palette and grey are expanded, alpha is dropped, 16-bit samples are divided by
+   257 and rounded;
+2. resize to S x S, antialiased bilinear, per channel, in float;
+3. round half to even, clip, uint8.
+
+Everything else (scaling, mean, channel order) happens inside the model.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 50_000_000
+"""Larger pictures are refused: a chest-CT slice has 512 x 512 pixels, a decompression bomb has billions."""
+
+_READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LFS_POINTER = b"version https://git-lfs"
+
+
+class ImageError(ValueError):
+    """An image that cannot be read, with what is wrong with it and what to do."""
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Decodes a PNG or JPEG file.
+
+    Args:
+        encoded: the bytes of the file.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB in [0, 255].
+
+    Raises:
+        ImageError: if the bytes are empty, truncated, a Git LFS pointer, neither PNG nor JPEG, CMYK, colour
+            with 16 bits per sample, or hold more than `MAX_PIXELS` pixels.
+    """
+    if not encoded:
+        raise ImageError("the file is empty; copy it again from its source")
+    if encoded.startswith(_LFS_POINTER):
+        raise ImageError("this is a Git LFS pointer, not an image; run `git lfs pull` where it came from")
+    # PNG specification (third edition), 11.2.1: byte 24 is the bit depth, byte 25 the colour type, 0 is grey.
+    if encoded.startswith(_PNG_SIGNATURE) and encoded[24:25] == b"\x10" and encoded[25:26] != b"\x00":
+        raise ImageError("a 16-bit PNG that is not plain grey; save it as 8-bit, or as 16-bit grey")
+    try:
+        with warnings.catch_warnings():
+            # A header that only hints at a bomb is judged by MAX_PIXELS below, with a message of our own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG"))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are read; "
+                "a chest-CT slice has about 512 x 512"
+            )
+        image.load()
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"far too many pixels for a chest-CT slice ({error})") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("neither PNG nor JPEG; convert it (DICOM and NIfTI are read as series)") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"damaged or truncated image ({error}); copy it again from its source") from error
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode not in _READABLE_MODES:
+        raise ImageError(f"colour mode {image.mode} is not read; save the slice as grey or RGB")
+    if image.mode.startswith("I"):
+        grey = np.rint(np.asarray(image).astype(np.float32) / 257.0)
+        return np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
+    if image.mode in ("P", "PA", "LA"):
+        image = image.convert("RGBA")  # a transparent palette entry keeps its colour; alpha goes below
+    return np.ascontiguousarray(np.asarray(image.convert("RGB") if image.mode != "RGBA" else image)[..., :3])
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resizes to a square, antialiased bilinear in float, then rounds half to even.
+
+    Args:
+        pixels: `(H, W, 3)` uint8 RGB. The aspect ratio is not kept, as in the original code.
+        size: the side S in pixels.
+
+    Returns:
+        `(S, S, 3)` uint8 RGB in [0, 255].
+    """
+    # Mode "F" per channel: Pillow's own 8-bit bilinear rounds twice and differs from tf.image.resize by one
+    # level on a fifth of the pixels.
+    channels = [
+        np.asarray(
+            Image.fromarray(pixels[..., channel].astype(np.float32)).resize(
+                (size, size), Image.Resampling.BILINEAR
+            )
+        )
+        for channel in range(3)
+    ]
+    return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
+
+
+def read_image(path: str | Path, size: int) -> np.ndarray:
+    """Reads one file by the whole contract.
+
+    Args:
+        path: a PNG or JPEG file.
+        size: the side S in pixels.
+
+    Returns:
+        `(S, S, 3)` uint8 RGB in [0, 255].
+
+    Raises:
+        ImageError: as `decode`, the message beginning with the file's name.
+    """
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        return resize(decode(encoded), size)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error

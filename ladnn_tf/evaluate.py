@@ -1,0 +1,140 @@
+"""Evaluates a run on a split: `python -m ladnn_tf.evaluate --run=runs/NAME --split=test`."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+from absl import flags
+
+from ladnn_tf import command, metrics, report, report_text, runs
+from ladnn_tf.card import file_sha256, write_card
+from ladnn_tf.labels import COVID, SPLITS
+
+USAGE = "python -m ladnn_tf.evaluate --run=runs/NAME --split=test [--prevalence=0.05]"
+
+
+def operating_point(run: runs.Run, target_sensitivity: float | None) -> tuple[float, str]:
+    """The threshold of the calibrated probability and the rule behind it.
+
+    Args:
+        run: whose card and validation predictions are read.
+        target_sensitivity: to be reached on validation; None for the card's threshold.
+
+    Returns:
+        Threshold and rule.
+    """
+    if target_sensitivity is None:
+        return run.card.threshold, run.card.threshold_rule
+    table = runs.read_predictions(run.folder, "validation")
+    threshold = metrics.choose_threshold(table[COVID], table[f"{COVID}_probability"], target_sensitivity)
+    return threshold, runs.threshold_rule(target_sensitivity)
+
+
+def evaluate(
+    run: runs.Run,
+    split: str,
+    *,
+    manifest: str | Path,
+    out: Path,
+    target_sensitivity: float | None = None,
+    prevalence: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, dict]:
+    """Predicts a split, evaluates it, and writes `predictions_<split>.csv` and `metrics.json`.
+
+    Args:
+        run: the model and its card.
+        split: `train`, `validation` or `test`.
+        manifest: the data; the run's own, or another for an external test.
+        out: folder for both files; the run's own folder also gets the figures into its card.
+        target_sensitivity: chooses another threshold on the run's validation predictions; None: the card's.
+        prevalence: share of COVID-19 in (0, 1) for which PPV and NPV are worked out; None for none.
+        resamples: bootstrap resamples over patients.
+        seed: of the resamples.
+
+    Returns:
+        The predictions and the evaluation (`report.evaluate_predictions`).
+
+    Raises:
+        ValueError: if the data cannot be read, or the run's own folder is to take figures of other data.
+    """
+    own = out.resolve() == run.folder.resolve()
+    if own and file_sha256(manifest) != run.card.manifest["sha256"]:
+        raise ValueError(
+            f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
+            "that its figures are kept apart"
+        )
+    threshold, rule = operating_point(run, target_sensitivity)
+    table = runs.predict_split(run, manifest, split)
+    evaluation = report.evaluate_predictions(
+        table,
+        threshold=threshold,
+        temperature=run.card.temperature,
+        threshold_rule=rule,
+        prevalence=prevalence,
+        resamples=resamples,
+        seed=seed,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    runs.write_predictions(out, split, table)
+    runs.write_metrics(out, split, evaluation)
+    if own:
+        figures = {**run.card.metrics, split: runs.card_metrics(evaluation)}
+        write_card(dataclasses.replace(run.card, metrics=figures), run.folder / "card.json")
+    return table, evaluation
+
+
+def _compare(run: runs.Run, table: pd.DataFrame, other: runs.Run, split: str, resamples: int, seed: int) -> str:
+    theirs = runs.read_predictions(other.folder, split)
+    comparison = report.compare(
+        table, theirs, thresholds=(run.card.threshold, other.card.threshold), resamples=resamples, seed=seed
+    )
+    return report_text.format_comparison(comparison, (run.card.name, other.card.name))
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    flag_values = flags.FlagValues()
+    fv = {"flag_values": flag_values}
+    flags.DEFINE_string("run", None, "folder of the run", required=True, **fv)
+    flags.DEFINE_enum("split", "test", SPLITS, "what to evaluate", **fv)
+    flags.DEFINE_string("manifest", None, "other data than the run's own (default: the run's)", **fv)
+    flags.DEFINE_string("out", None, "folder for the results (default: the run's)", **fv)
+    flags.DEFINE_float(
+        "target_sensitivity",
+        None,
+        "choose the threshold anew on validation (default: the card's)",
+        0.01,
+        1.0,
+        **fv,
+    )
+    flags.DEFINE_float("prevalence", None, "share of COVID-19 for PPV and NPV, such as 0.05", 0.0, 1.0, **fv)
+    flags.DEFINE_string("compare_run", None, "another run, evaluated on the same split, to set beside", **fv)
+    flags.DEFINE_integer("resamples", 2000, "bootstrap resamples over patients", 100, **fv)
+    flags.DEFINE_integer("seed", 0, "of the resamples", **fv)
+    command.parse(flag_values, argv, USAGE)
+
+    run = runs.load_run(flag_values.run)
+    out = Path(flag_values.out) if flag_values.out else run.folder
+    options = {"resamples": flag_values.resamples, "seed": flag_values.seed}
+    table, evaluation = evaluate(
+        run,
+        flag_values.split,
+        manifest=flag_values.manifest or run.config.manifest,
+        out=out,
+        target_sensitivity=flag_values.target_sensitivity,
+        prevalence=flag_values.prevalence,
+        **options,
+    )
+    print(f"{run.card.name}: {flag_values.split} split\n")
+    print(report_text.format_report(evaluation))
+    if flag_values.compare_run:
+        print()
+        print(_compare(run, table, runs.load_run(flag_values.compare_run), flag_values.split, **options))
+    print(f"\nwritten: {out / f'predictions_{flag_values.split}.csv'}, {out / 'metrics.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,1 @@
+"""Models: seven backbones, the twin heads and their initial weights."""

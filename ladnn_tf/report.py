@@ -1,0 +1,319 @@
+"""Evaluation of a table of predictions: the numbers of `metrics.json`. `report_text.py` makes them readable.
+
+Nothing here needs a model: the input is a DataFrame with a row per image and the columns `image, patient,
+source, sex, age, covid` (0 or 1), `covid_logit`, `covid_probability` (= sigmoid(covid_logit / temperature)),
+the five lesions (1, 0 or NaN for unknown) and, unless it is the baseline's, `<lesion>_probability` for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from ladnn_tf import calibration, intervals, metrics
+from ladnn_tf.labels import COVID, LESIONS
+
+SMALLEST_SOURCE = 10
+"""Sources with fewer images than this are pooled as `OTHER_SOURCES`."""
+
+OTHER_SOURCES = "other"
+
+AGE_BANDS = {"0 to 39": (0, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
+"""Bands of age in years: from, inclusive, to below."""
+
+LEVEL = 0.95
+
+_REQUIRED = ("image", "patient", "source", "sex", "age", COVID, "covid_logit", "covid_probability", *LESIONS)
+# A table saved with six digits agrees better than this; another temperature does not.
+_PROBABILITY_TOLERANCE = 1e-3
+
+
+def evaluate_predictions(
+    test: pd.DataFrame,
+    *,
+    threshold: float,
+    temperature: float,
+    threshold_rule: str,
+    prevalence: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict:
+    """Returns the evaluation of a table of predictions, ready for JSON (`None` where undefined, no NaN).
+
+    Args:
+        test: the predictions, see the module's description.
+        threshold: of the calibrated COVID-19 probability, in [0, 1], chosen on validation.
+        temperature: that the probabilities were calibrated with, fitted on validation.
+        threshold_rule: how the threshold was chosen, in words.
+        prevalence: share of COVID-19, in (0, 1), at which to give predictive values; `None` for none.
+        resamples: bootstrap resamples of the patients.
+        seed: of the resamples.
+
+    Returns:
+        `images`, `patients`, `positives`, `resamples`, `seed`, `level`, `temperature`, `prevalence`, and
+
+        - `covid`: the metrics of the probabilities, Brier score and calibration error before the temperature
+          too (`..._uncalibrated`), and under `at_0.5` and `at_threshold` `threshold`, `rule`, the metrics of
+          the decision and the `confusion` matrix;
+        - `lesions`: per lesion `images` with a known label, `patients`, `positives`, `auc`,
+          `average_precision`; empty for the baseline. Only lesion-annotated COVID-19 images have a known
+          label, unless the data say more;
+        - `subgroups`: by `source`, `sex` and `age` the number of `unknown` and `groups`, each with `images`,
+          `patients`, `positives`, `auc` and, at the chosen threshold, `sensitivity` and `specificity`.
+
+        Every metric is a dict of `value`, `low`, `high`, `undefined_resamples` and `method`. Where a share is
+        0 or 1, so that the bootstrap has no width, the interval is Wilson's with the patients as trials.
+
+    Raises:
+        ValueError: if a column is missing, the table is empty, an image occurs twice, a patient is missing,
+            a label or a probability is out of range, or probabilities and temperature disagree.
+    """
+    _check_table(test)
+    _check_temperature(test, temperature)
+    options = {"resamples": resamples, "seed": seed, "level": LEVEL}
+    return {
+        **_counts(test, test[COVID]),
+        **options,
+        "temperature": float(temperature),
+        "prevalence": prevalence,
+        "covid": _evaluate_covid(test, threshold, threshold_rule, prevalence, options),
+        "lesions": _evaluate_lesions(test, options),
+        "subgroups": {
+            name: _evaluate_groups(test, groups, threshold, options)
+            for name, groups in (
+                ("source", _source_groups(test["source"])),
+                ("sex", test["sex"].replace("", np.nan)),
+                ("age", _age_bands(test["age"])),
+            )
+        },
+    }
+
+
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    thresholds: tuple[float, float] = (0.5, 0.5),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict:
+    """Returns the COVID-19 metrics of two runs on the same images, with paired intervals of the differences.
+
+    Args:
+        a: predictions of the first run, such as LA-DNN; see the module's description.
+        b: predictions of the second run, such as the baseline, in any order.
+        thresholds: of the first and of the second run.
+        resamples: bootstrap resamples of the patients, the same for both.
+        seed: of the resamples.
+
+    Returns:
+        `images`, `patients`, `positives`, `resamples`, `seed`, `level`, `thresholds` and `metrics`: for each
+        a dict with the fields of `intervals.PairedDifference`, the difference being a - b.
+
+    Raises:
+        ValueError: if the tables do not hold the same images with the same labels and patients.
+    """
+    _check_table(a)
+    _check_table(b)
+    if set(a["image"]) != set(b["image"]):
+        only = sorted(set(a["image"]) ^ set(b["image"]))
+        raise ValueError(
+            f"two runs can be compared on the same images only; {len(only)} images are in one table alone, "
+            f"such as {only[0]!r}; predict the same split of the same manifest with both"
+        )
+    b = b.set_index("image").loc[a["image"]].reset_index()
+    for column in (COVID, "patient"):
+        differs = np.flatnonzero(a[column].to_numpy() != b[column].to_numpy())
+        if len(differs):
+            raise ValueError(
+                f"the two runs disagree about the {column} of image {a['image'].iloc[differs[0]]!r}; "
+                "predict with both from the same manifest"
+            )
+
+    def statistic(frame: pd.DataFrame, threshold: float) -> intervals.Statistic:
+        def values(weights: np.ndarray) -> dict[str, np.ndarray]:
+            arguments = frame[COVID], frame["covid_probability"]
+            return metrics.probability_metrics(*arguments, weights) | metrics.threshold_metrics(
+                *arguments, threshold, weights
+            )
+
+        return values
+
+    options = {"resamples": resamples, "seed": seed, "level": LEVEL}
+    differences = intervals.paired_bootstrap(
+        a["patient"], statistic(a, thresholds[0]), statistic(b, thresholds[1]), **options
+    )
+    return {
+        **_counts(a, a[COVID]),
+        **options,
+        "thresholds": [float(threshold) for threshold in thresholds],
+        "metrics": {name: dataclasses.asdict(difference) for name, difference in differences.items()},
+    }
+
+
+def _check_table(table: pd.DataFrame) -> None:
+    missing = [column for column in _REQUIRED if column not in table]
+    if missing:
+        raise ValueError(f"the predictions lack the columns {', '.join(missing)}; predict the split again")
+    if table.empty:
+        raise ValueError("the predictions should have at least one image, got none; is the split empty?")
+    for column, wrong, problem in (
+        ("image", table["image"].duplicated(), "occurs twice"),
+        ("patient", table["patient"].isna(), "has no patient; give each unknown patient an id of its own"),
+    ):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"row {row} of the predictions, column {column}: {table['image'].iloc[row]!r} {problem}"
+            )
+    with_lesions = [lesion for lesion in LESIONS if f"{lesion}_probability" in table]
+    if with_lesions and len(with_lesions) < len(LESIONS):
+        raise ValueError(f"the predictions should have all of {', '.join(LESIONS)} or none, got {with_lesions}")
+
+
+def _check_temperature(table: pd.DataFrame, temperature: float) -> None:
+    expected = calibration.calibrated_probabilities(table["covid_logit"], temperature)
+    off = np.abs(expected - table["covid_probability"].to_numpy(np.float64))
+    row = int(np.argmax(off))
+    if not off[row] <= _PROBABILITY_TOLERANCE:
+        raise ValueError(
+            f"covid_probability of image {table['image'].iloc[row]!r} (row {row}) is "
+            f"{table['covid_probability'].iloc[row]}, but its logit at temperature {temperature:g} gives "
+            f"{expected[row]:.6g}; the table was predicted with another temperature, predict it again"
+        )
+
+
+def _counts(table: pd.DataFrame, labels: pd.Series) -> dict[str, int]:
+    return {
+        "images": len(table),
+        "patients": int(table["patient"].nunique()),
+        "positives": int(labels.sum()),
+    }
+
+
+def _evaluate_covid(
+    table: pd.DataFrame, threshold: float, rule: str, prevalence: float | None, options: dict
+) -> dict:
+    labels, probabilities = metrics.checked(table[COVID], table["covid_probability"])
+    before = calibration.calibrated_probabilities(table["covid_logit"], 1.0)
+    points = {"at_0.5": (0.5, "fixed"), "at_threshold": (float(threshold), rule)}
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        values = metrics.probability_metrics(labels, probabilities, weights)
+        uncalibrated = metrics.probability_metrics(labels, before, weights)
+        values |= {f"{name}_uncalibrated": uncalibrated[name] for name in ("brier", "ece")}
+        for point, (at, _) in points.items():
+            decided = metrics.threshold_metrics(labels, probabilities, at, weights)
+            if prevalence is not None:
+                decided["ppv_at_prevalence"], decided["npv_at_prevalence"] = metrics.predictive_values(
+                    decided["sensitivity"], decided["specificity"], prevalence
+                )
+            values |= {f"{point}/{name}": value for name, value in decided.items()}
+        return values
+
+    result = {point: {"threshold": at, "rule": text} for point, (at, text) in points.items()}
+    for key, interval in intervals.bootstrap_patients(table["patient"], statistic, **options).items():
+        point, _, name = key.rpartition("/")
+        if point:
+            interval = _with_wilson(interval, name, table, labels, probabilities >= points[point][0])
+        (result[point] if point else result)[name] = dataclasses.asdict(interval)
+    ones = np.ones((1, len(labels)))
+    for point, (at, _) in points.items():
+        cells = metrics.confusion(labels, probabilities, at, ones)
+        result[point]["confusion"] = {cell: int(count[0]) for cell, count in cells.items()}
+    return result
+
+
+def _with_wilson(
+    interval: intervals.Interval,
+    name: str,
+    table: pd.DataFrame,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+) -> intervals.Interval:
+    """Returns Wilson's interval for a share of exactly 0 or 1, which a bootstrap cannot give; else the same.
+
+    The trials are patients, not images: the images of a patient may be right or wrong together.
+    """
+    counted = {
+        "sensitivity": labels == 1,
+        "specificity": labels == 0,
+        "precision": predicted,
+        "npv": ~predicted,
+        "accuracy": np.ones(len(labels), bool),
+    }
+    if name not in counted or interval.value not in (0.0, 1.0) or interval.low is not None:
+        return interval
+    trials = int(table.loc[counted[name], "patient"].nunique())
+    low, high = intervals.wilson_interval(round(interval.value * trials), trials, LEVEL)
+    return dataclasses.replace(interval, low=low, high=high, method="wilson")
+
+
+def _evaluate_lesions(table: pd.DataFrame, options: dict) -> dict:
+    result = {}
+    for lesion in LESIONS:
+        if f"{lesion}_probability" not in table:
+            continue
+        known = table[table[lesion].notna()]
+        values = {"auc": intervals.Interval(None), "average_precision": intervals.Interval(None)}
+        if known[lesion].nunique() == 2:
+            values = _bootstrap_probabilities(known, known[lesion], known[f"{lesion}_probability"], options)
+        result[lesion] = _counts(known, known[lesion]) | {
+            name: dataclasses.asdict(values[name]) for name in ("auc", "average_precision")
+        }
+    return result
+
+
+def _bootstrap_probabilities(
+    table: pd.DataFrame, labels: pd.Series, probabilities: pd.Series, options: dict
+) -> dict[str, intervals.Interval]:
+    labels, probabilities = metrics.checked(labels, probabilities)
+    return intervals.bootstrap_patients(
+        table["patient"],
+        lambda weights: metrics.probability_metrics(labels, probabilities, weights),
+        **options,
+    )
+
+
+def _source_groups(sources: pd.Series) -> pd.Series:
+    """Returns the dataset and source paper of each image, `covid_ct/20040782`, the small ones pooled."""
+    known = sources.where(sources != "")
+    papers = known.map(lambda source: "/".join(source.split("/")[:2]), na_action="ignore")
+    sizes = papers.map(papers.value_counts())
+    return papers.mask(sizes < SMALLEST_SOURCE, OTHER_SOURCES)
+
+
+def _age_bands(ages: pd.Series) -> pd.Series:
+    ages = pd.to_numeric(ages)
+    bands = pd.Series(np.nan, index=ages.index, dtype=object)
+    for name, (low, high) in AGE_BANDS.items():
+        bands[(ages >= low) & (ages < high)] = name
+    return bands
+
+
+def _evaluate_groups(table: pd.DataFrame, groups: pd.Series, threshold: float, options: dict) -> dict:
+    names = sorted(groups.dropna().unique(), key=lambda name: (name == OTHER_SOURCES, str(name)))
+    return {
+        "unknown": int(groups.isna().sum()),
+        "groups": {str(name): _evaluate_group(table[groups == name], threshold, options) for name in names},
+    }
+
+
+def _evaluate_group(group: pd.DataFrame, threshold: float, options: dict) -> dict:
+    labels, probabilities = metrics.checked(group[COVID], group["covid_probability"])
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        decided = metrics.threshold_metrics(labels, probabilities, threshold, weights)
+        return {
+            "auc": metrics.probability_metrics(labels, probabilities, weights)["auc"],
+            "sensitivity": decided["sensitivity"],
+            "specificity": decided["specificity"],
+        }
+
+    found = intervals.bootstrap_patients(group["patient"], statistic, **options)
+    return _counts(group, group[COVID]) | {
+        name: dataclasses.asdict(_with_wilson(interval, name, group, labels, probabilities >= threshold))
+        for name, interval in found.items()
+    }

@@ -1,0 +1,199 @@
+"""A run is a folder that repeats itself: `config.flags`, `model.keras`, `card.json` and what came of them."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from absl import logging
+
+from ladnn_tf.calibration import calibrated_probabilities
+from ladnn_tf.card import Card, read_card
+from ladnn_tf.config import TrainConfig, read_config
+from ladnn_tf.data import pipeline
+from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.models.ladnn import logits_model
+
+_IDENTITY = ["image", "patient", "source", "diagnosis", "sex", "age", COVID, *LESIONS]
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "scikit-learn")
+BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        config: the settings it was trained with.
+        card: its model card, checked against the model file.
+    """
+
+    folder: Path
+    config: TrainConfig
+    card: Card
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The trained model, float32: images `(B, S, S, 3)` to probabilities, not calibrated."""
+        return keras.models.load_model(self.folder / "model.keras", compile=False, safe_mode=True)
+
+
+def create_folder(folder: str | Path, *, overwrite: bool) -> Path:
+    """Makes the folder of a new run.
+
+    Args:
+        folder: the folder to make.
+        overwrite: whether a run that lies there is deleted first.
+
+    Raises:
+        ValueError: if the folder exists and is not to be overwritten, or is no run.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if not overwrite:
+            raise ValueError(f"{folder} exists; give another --run, or --overwrite to replace it")
+        if not (folder / "config.flags").is_file():
+            raise ValueError(f"{folder} exists and is not a run (no config.flags); it is not overwritten")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load_run(folder: str | Path) -> Run:
+    """Opens a finished run; the model itself is read when it is first used.
+
+    Raises:
+        ValueError: if the folder is not a finished run, or card and model do not belong together.
+    """
+    folder = Path(folder)
+    for name in ("config.flags", "model.keras", "card.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is not a finished run: there is no {name} (looked for from {Path.cwd()})")
+    card = read_card(folder / "card.json", folder / "model.keras")
+    return Run(folder, read_config(folder / "config.flags"), card)
+
+
+def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = BATCH_SIZE) -> dict[str, np.ndarray]:
+    """Runs a model on decoded images.
+
+    Args:
+        model: from `logits_model`.
+        images: `(N, S, S, 3)` uint8 RGB in [0, 255].
+        batch_size: images per step; it changes speed and memory only.
+
+    Returns:
+        `{"covid": (N, 1), "lesions": (N, 5)}` float32 logits.
+    """
+    return model.predict(pipeline.prediction_dataset(images, batch_size), verbose=0)
+
+
+def predictions_table(frame: pd.DataFrame, logits: dict[str, np.ndarray], temperature: float) -> pd.DataFrame:
+    """Puts labels and predictions side by side, a row per image.
+
+    Args:
+        frame: manifest rows.
+        logits: from `predict_logits`, in the same order.
+        temperature: of the diagnosis; the lesions are not calibrated.
+
+    Returns:
+        The identifying columns and labels of the manifest, then `covid_logit`, `covid_probability` (calibrated)
+        and, where the model has them, `<lesion>_logit`, `<lesion>_probability`.
+    """
+    table = frame[_IDENTITY].reset_index(drop=True)
+    table[f"{COVID}_logit"] = logits[COVID][:, 0]
+    table[f"{COVID}_probability"] = calibrated_probabilities(logits[COVID][:, 0], temperature)
+    for column, lesion in enumerate(LESIONS if "lesions" in logits else ()):
+        table[f"{lesion}_logit"] = logits["lesions"][:, column]
+        table[f"{lesion}_probability"] = calibrated_probabilities(logits["lesions"][:, column], 1.0)
+    return table
+
+
+def predict_split(run: Run, manifest: str | Path, split: str) -> pd.DataFrame:
+    """Predicts one split of a manifest with a run's model.
+
+    Returns:
+        As `predictions_table`.
+
+    Raises:
+        ValueError: if the manifest or one of its images cannot be read, or the split is empty.
+    """
+    frame = select_split(read_manifest(manifest), split)
+    pipeline.verify_images(frame)
+    images = pipeline.load_images(frame, run.card.image_size)
+    return predictions_table(frame, predict_logits(logits_model(run.model), images), run.card.temperature)
+
+
+def threshold_rule(target_sensitivity: float) -> str:
+    """The rule of a threshold chosen on validation, in words, for card and report."""
+    return f"the highest with a sensitivity of at least {target_sensitivity:g} on validation"
+
+
+def write_predictions(folder: Path, split: str, table: pd.DataFrame) -> None:
+    """Writes `predictions_<split>.csv`."""
+    table.to_csv(folder / f"predictions_{split}.csv", index=False)
+
+
+def read_predictions(folder: Path, split: str) -> pd.DataFrame:
+    """Reads `predictions_<split>.csv`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = folder / f"predictions_{split}.csv"
+    if not path.is_file():
+        raise ValueError(
+            f"there is no {path}; make it by python -m ladnn_tf.evaluate --run={folder} --split={split}"
+        )
+    text = dict.fromkeys(("image", "patient", "source", "diagnosis", "sex"), str)
+    return pd.read_csv(
+        path, dtype=text, keep_default_na=False, na_values={"age": [""], **{x: [""] for x in LESIONS}}
+    )
+
+
+def write_metrics(folder: Path, split: str, evaluation: dict) -> None:
+    """Writes an evaluation into `metrics.json`, beside those of other splits, and counts the looks at the split."""
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    looks = metrics.get(split, {}).get("looks", 0) + 1
+    metrics[split] = {**evaluation, "looks": looks}
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def card_metrics(evaluation: dict) -> dict:
+    """What the card says of an evaluation: the metrics of the diagnosis, with intervals and sample sizes."""
+    return {key: evaluation[key] for key in ("images", "patients", "positives", "covid")}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's outcome."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            logging.debug("%s is not installed", package)
+    return found
+
+
+def git_revision() -> str:
+    """The revision of the checkout this code runs from, with `-dirty` for changed files, or an empty string."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

@@ -1,0 +1,336 @@
+"""Trains LA-DNN or its baseline: `python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags`.
+
+The recipe of `configs/base.flags` is that of the authors' public code; what the paper leaves open is in
+BUILD_NOTES.md. The test split is not read here.
+"""
+
+import dataclasses
+import math
+import os
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from absl import flags
+from sklearn.metrics import roc_auc_score
+
+from ladnn_tf import calibration, command, config, losses, metrics, report, report_text, runs
+from ladnn_tf.card import Card, file_sha256, write_card
+from ladnn_tf.data import pipeline
+from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.labels import COVID
+from ladnn_tf.models.ladnn import build_model, float32_copy, logits_model, trunk_layers
+from ladnn_tf.models.weights import normalisation_of
+
+USAGE = "python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags [--run=runs/NAME]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split, decoded: manifest rows, `(N, S, S, 3)` uint8 images and the labels that the loss takes."""
+
+    frame: pd.DataFrame
+    images: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+class Validation(keras.callbacks.Callback):
+    """Predicts the validation split after each epoch, keeps the best one's weights and writes `history.csv`.
+
+    The validation loss is the mean over images of the loss without weight decay. (A mean of batch means, as in
+    the original code, lets a last batch of two images choose the epoch.) With a moving average of the weights,
+    it is the average that is validated and kept.
+
+    Attributes:
+        best_epoch: number of the best epoch so far, from 1; 0 before the first.
+        best_weights: its weights, as `Model.get_weights` gives them.
+    """
+
+    def __init__(self, split: Split, settings: config.TrainConfig, history: Path) -> None:
+        super().__init__()
+        self._split = split
+        self._settings = settings
+        self._history = history
+        self._rows: list[dict[str, float]] = []
+        self._best = -math.inf
+        self.best_epoch = 0
+        self.best_weights: list[np.ndarray] = []
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """Name and direction (`min` or `max`) of the value that decides, for early stopping."""
+        return f"val_{self._settings.select_by}", "max" if self._settings.select_by == "auc" else "min"
+
+    def on_epoch_end(self, epoch, logs=None):
+        average = keras.callbacks.SwapEMAWeights() if self._settings.ema_decay else None
+        if average:
+            average.set_model(self.model)
+            average.on_test_begin()
+        logs = logs if logs is not None else {}
+        logs.update(self._evaluate())
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        name, direction = self.monitor
+        score = logs[name] if direction == "max" else -logs[name]
+        if math.isfinite(score) and score > self._best:
+            self._best, self.best_epoch = score, epoch + 1
+            self.best_weights = self.model.get_weights()
+        if average:
+            average.on_test_end()
+        self._rows.append({"epoch": epoch + 1, **logs})
+        pd.DataFrame(self._rows).to_csv(self._history, index=False)
+
+    def _evaluate(self) -> dict[str, float]:
+        labels = self._split.labels
+        logits = runs.predict_logits(self.model, self._split.images)
+        per_image = losses.per_image_loss(labels, logits, self._settings.covid_weight)
+        covid = losses.covid_loss(labels[COVID], logits[COVID])
+        return {
+            "val_loss": float(np.mean(per_image)),
+            "val_covid_loss": float(np.mean(covid)),
+            "val_auc": _auc(labels[COVID][:, 0], logits[COVID][:, 0]),
+        }
+
+
+def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    if labels.min() == labels.max() or not np.isfinite(scores).all():
+        return math.nan
+    return float(roc_auc_score(labels, scores))
+
+
+def _load_splits(settings: config.TrainConfig) -> dict[str, Split]:
+    manifest = read_manifest(settings.manifest)
+    frames = {name: select_split(manifest, name) for name in ("train", "validation")}
+    for name, frame in frames.items():
+        if frame[COVID].nunique() < 2:
+            raise ValueError(f"{settings.manifest}: the {name} split has one class only; make another split")
+    if settings.verify_images:
+        pipeline.verify_images(pd.concat(frames.values()))
+    return {
+        name: Split(
+            frame,
+            pipeline.load_images(frame, settings.image_size, settings.cache),
+            pipeline.targets(frame, settings.lesion_targets),
+        )
+        for name, frame in frames.items()
+    }
+
+
+def _optimizer(settings: config.TrainConfig, learning_rate) -> keras.optimizers.Optimizer:
+    # PyTorch's epsilon; Keras' own is 1e-7.
+    options = {"learning_rate": learning_rate, "epsilon": 1e-8}
+    if settings.ema_decay:
+        options |= {"use_ema": True, "ema_momentum": settings.ema_decay}
+    if settings.decoupled_decay:
+        optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
+    else:
+        optimizer = keras.optimizers.Adam(**options)
+    # compile() would add this by itself only if the policy of the model object were float16; that of its layers
+    # is.
+    if settings.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def learning_rate_schedule(settings: config.TrainConfig, steps_per_epoch: int):
+    """Warm-up from 0, then constant or cosine decay to 0.
+
+    Args:
+        settings: `learning_rate`, `warmup_epochs`, `cosine_decay` and `epochs` count.
+        steps_per_epoch: optimizer steps in an epoch.
+
+    Returns:
+        A number, or a Keras schedule of the optimizer's step.
+
+    Raises:
+        ValueError: if the warm-up takes all epochs.
+    """
+    if not settings.warmup_epochs and not settings.cosine_decay:
+        return settings.learning_rate
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    steps = settings.epochs * steps_per_epoch
+    if warmup >= steps:
+        raise ValueError(f"--warmup_epochs={settings.warmup_epochs} leaves none of --epochs={settings.epochs}")
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else settings.learning_rate,
+        decay_steps=steps - warmup,
+        alpha=0.0 if settings.cosine_decay else 1.0,
+        warmup_target=settings.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def _fit(
+    model: keras.Model,
+    split: Split,
+    settings: config.TrainConfig,
+    callbacks: list[keras.callbacks.Callback],
+    learning_rate,
+    first_epoch: int,
+    epochs: int,
+) -> None:
+    """Compiles and trains from `first_epoch` to `epochs`, both counted from 0."""
+    if not settings.decoupled_decay and settings.weight_decay:
+        losses.add_l2_decay(model, settings.weight_decay)
+    model.compile(
+        optimizer=_optimizer(settings, learning_rate),
+        loss=losses.head_losses(model.output),
+        loss_weights=losses.head_weights(model.output, settings.covid_weight),
+    )
+    dataset = pipeline.training_dataset(
+        split.images,
+        {head: split.labels[head] for head in model.output},
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augmentation=pipeline.Augmentation(
+            **{f.name: getattr(settings, f.name) for f in dataclasses.fields(pipeline.Augmentation)}
+        ),
+        first_epoch=first_epoch,
+        epochs=epochs,
+    )
+    model.fit(
+        dataset,
+        steps_per_epoch=math.ceil(len(split.images) / settings.batch_size),
+        initial_epoch=first_epoch,
+        epochs=epochs,
+        callbacks=callbacks,
+        shuffle=False,  # done by the dataset
+    )
+
+
+def _fit_all(
+    model: keras.Model, split: Split, settings: config.TrainConfig, validation: Validation, folder: Path
+) -> None:
+    callbacks = [
+        validation,
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
+    ]
+    if settings.frozen_epochs:
+        frozen = [layer for layer in trunk_layers(model) if layer.trainable]
+        for layer in frozen:
+            layer.trainable = False
+        rate = settings.frozen_learning_rate
+        _fit(model, split, settings, callbacks, rate, 0, settings.frozen_epochs)
+        for layer in frozen:
+            layer.trainable = True
+    if settings.early_stopping_patience:
+        name, direction = validation.monitor
+        callbacks.append(
+            keras.callbacks.EarlyStopping(name, mode=direction, patience=settings.early_stopping_patience)
+        )
+    rate = learning_rate_schedule(settings, math.ceil(len(split.images) / settings.batch_size))
+    last = settings.frozen_epochs + settings.epochs
+    _fit(model, split, settings, callbacks, rate, settings.frozen_epochs, last)
+
+
+def _finish(model: keras.Model, split: Split, settings: config.TrainConfig, best_epoch: int, folder: Path) -> str:
+    """Writes model, validation predictions, metrics and card; returns the evaluation as text."""
+    part = folder / "part.keras"
+    model.save(part)
+    os.replace(part, folder / "model.keras")
+
+    logits = runs.predict_logits(logits_model(model), split.images)
+    labels = split.frame[COVID].to_numpy()
+    temperature = calibration.fit_temperature(labels, logits[COVID][:, 0])
+    table = runs.predictions_table(split.frame, logits, temperature)
+    threshold = metrics.choose_threshold(labels, table[f"{COVID}_probability"], settings.target_sensitivity)
+    rule = runs.threshold_rule(settings.target_sensitivity)
+    evaluation = report.evaluate_predictions(
+        table, threshold=threshold, temperature=temperature, threshold_rule=rule
+    )
+    runs.write_predictions(folder, "validation", table)
+    runs.write_metrics(folder, "validation", evaluation)
+    card = Card(
+        name=folder.name,
+        task=settings.task,
+        backbone=settings.backbone,
+        weights=_describe_weights(settings.weights),
+        normalisation=dataclasses.asdict(normalisation_of(model)),
+        image_size=settings.image_size,
+        temperature=temperature,
+        threshold=threshold,
+        threshold_rule=rule,
+        manifest={"file": Path(settings.manifest).name, "sha256": file_sha256(settings.manifest)},
+        model_sha256=file_sha256(folder / "model.keras"),
+        best_epoch=best_epoch,
+        metrics={"validation": runs.card_metrics(evaluation)},
+        versions=runs.versions(),
+        revision=runs.git_revision(),
+    )
+    write_card(card, folder / "card.json")
+    return report_text.format_report(evaluation)
+
+
+def _describe_weights(weights: str) -> str:
+    path = Path(weights)
+    return f"{path.name} (SHA-256 {file_sha256(path)})" if path.is_file() else weights
+
+
+def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool = False) -> str:
+    """Trains one model and writes its run folder.
+
+    Args:
+        settings: what to train.
+        folder: of the run; it must not exist yet.
+        overwrite: whether a run that lies there is replaced.
+
+    Returns:
+        The evaluation on validation, as text.
+
+    Raises:
+        ValueError: if manifest, images, weights or settings do not fit; nothing has been written then. Also if
+            the training diverged from its first epoch on.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    model = build_model(
+        settings.backbone,
+        task=settings.task,
+        image_size=settings.image_size,
+        weights=settings.weights,
+        batch_norm_momentum=settings.batch_norm_momentum,
+        precision=settings.precision,
+    )
+    splits = _load_splits(settings)
+    folder = runs.create_folder(folder, overwrite=overwrite)
+    (folder / "config.flags").write_text(settings.to_flags(), encoding="utf-8")
+    trained = logits_model(model)
+    validation = Validation(splits["validation"], settings, folder / "history.csv")
+    _fit_all(trained, splits["train"], settings, validation, folder)
+    if not validation.best_epoch:
+        raise ValueError(
+            "no epoch had a finite validation score; lower --learning_rate, or take --precision=float32"
+        )
+    trained.set_weights(validation.best_weights)
+    # Trained in mixed precision or not, what is kept computes in float32.
+    return _finish(float32_copy(model), splits["validation"], settings, validation.best_epoch, folder)
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    flag_values = flags.FlagValues()
+    config.define_flags(flag_values)
+    flags.DEFINE_string(
+        "run", None, "folder to make (default: runs/<backbone>_<task>_<time>)", flag_values=flag_values
+    )
+    flags.DEFINE_boolean("overwrite", False, "replace a run that lies in that folder", flag_values=flag_values)
+    command.parse(flag_values, argv, USAGE)
+    settings = config.from_flags(flag_values)
+    folder = flag_values.run or f"runs/{settings.backbone}_{settings.task}_{time.strftime('%Y%m%d-%H%M%S')}"
+    started = time.monotonic()
+    text = train(settings, folder, overwrite=flag_values.overwrite)
+    print(text)
+    print(f"\ntrained in {(time.monotonic() - started) / 60:.1f} minutes; the figures above are of validation")
+    print(f"run folder: {folder}")
+    for path in sorted(Path(folder).iterdir()):
+        print(f"  {path.name}")
+    print(f"next: python -m ladnn_tf.evaluate --run={folder} --split=test")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,30 @@
+"""Packaging of ladnn_tf. The base needs NumPy and Pillow only; everything else is an extra."""
+
+from setuptools import find_packages, setup
+
+TRAIN = [
+    "absl-py>=2.1",
+    "efficientnet>=1.1.1",
+    "keras>=3.15,<4",
+    "matplotlib>=3.9",
+    "pandas>=2.2",
+    "scikit-learn>=1.5",
+    "scipy>=1.13",
+    "tensorboard>=2.20",
+]
+
+setup(
+    name="ladnn_tf",
+    version="0.1.0",
+    description="LA-DNN (Liu et al. 2020): COVID-19 and five lesions from a chest-CT slice, in TensorFlow and Keras 3",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["ladnn_tf", "ladnn_tf.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=["numpy>=1.26", "Pillow>=12"],
+    extras_require={
+        "train": ["tensorflow>=2.21,<2.22", *TRAIN],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22", *TRAIN],
+        "dev": ["pytest>=8", "pytest-cov>=6", "ruff>=0.9"],
+    },
+)

@@ -1,0 +1,106 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real COVID-CT slices and annotations; the test is skipped where it is absent."""
+    folder = SHARED / "data"
+    if not (folder / "covid-ct" / "images").is_dir():
+        pytest.skip("the real COVID-CT slices (../shared/data) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The folder with the Tiny ImageNet weights; the test is skipped where it is absent."""
+    folder = SHARED / "weights"
+    if not (folder / "resnet18_tiny_imagenet.npz").is_file():
+        pytest.skip("the Tiny ImageNet weights (../shared/weights) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory) -> Path:
+    """A small phantom dataset in the published formats: 24 patients, 64 pixels."""
+    from ladnn_tf.data.phantom import write_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_dataset(folder, patients=24, size=64, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_manifest(phantoms) -> Path:
+    """The manifest of `phantoms`, made by the command."""
+    from ladnn_tf.data import manifest
+
+    path = phantoms.parent / "phantoms.csv"
+    assert manifest.main(["manifest", f"--covid_ct={phantoms}", f"--out={path}"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    """A trunk of three convolutions, registered as `tiny`: enough to train in a second."""
+    import keras
+
+    from ladnn_tf.models.backbones import BACKBONES, Backbone
+
+    def build(*, include_top, weights, input_tensor):
+        x = input_tensor
+        for number, filters in enumerate((8, 16, 16), start=1):
+            x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv{number}")(x)
+            x = keras.layers.BatchNormalization(name=f"bn{number}")(x)
+            x = keras.layers.ReLU(name=f"relu{number}")(x)
+        x = keras.layers.Dropout(0.1, name="dropout")(x)
+        return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
+
+    BACKBONES["tiny"] = Backbone("tiny", build, 16, 3_808, 80, "tests only")
+    yield "tiny"
+    del BACKBONES["tiny"]
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(phantom_manifest, tiny_backbone):
+    """Settings that train the tiny trunk on the phantoms in seconds."""
+    from ladnn_tf.config import TrainConfig
+
+    return TrainConfig(
+        manifest=str(phantom_manifest),
+        backbone=tiny_backbone,
+        image_size=32,
+        weights="none",
+        epochs=3,
+        batch_size=16,
+        learning_rate=3e-3,
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_settings, tmp_path_factory) -> Path:
+    """The folder of a finished LA-DNN run. Tests read it; none writes into it."""
+    from ladnn_tf.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(tiny_settings, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_baseline_run(tiny_settings, tmp_path_factory) -> Path:
+    """The same without the lesion head."""
+    import dataclasses
+
+    from ladnn_tf.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny_baseline"
+    train(dataclasses.replace(tiny_settings, task="baseline", epochs=1), folder)
+    return folder

@@ -1,0 +1,111 @@
+"""A file imports only from lower layers, and what needs no TensorFlow imports none."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "ladnn_tf"
+
+LAYERS = {
+    "labels": 0,
+    "command": 0,
+    "card": 1,
+    "data.preprocess": 0,
+    "metrics": 0,
+    "calibration": 0,
+    "intervals": 0,
+    "report": 1,
+    "report_text": 1,
+    "data.published_table": 1,
+    "data.covid_ct": 2,
+    "data.splits": 2,
+    "data.duplicates": 1,
+    "data.phantom_anatomy": 0,
+    "data.phantom_slice": 1,
+    "data.phantom_report": 1,
+    "data.phantom_sheet": 2,
+    "data.phantom": 3,
+    "data.manifest_report": 2,
+    "data.manifest": 3,
+    "data.pipeline": 2,
+    "models.resnet18": 0,
+    "models.backbones": 1,
+    "models.weights": 2,
+    "models.ladnn": 3,
+    "losses": 1,
+    "config": 1,
+    "runs": 4,
+    "train": 5,
+    "evaluate": 5,
+    "predict": 5,
+}
+
+WITHOUT_TENSORFLOW = [
+    "labels", "card", "command", "config", "metrics", "calibration", "intervals", "report",
+    "data.preprocess", "data.manifest", "data.phantom",
+]  # fmt: skip
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree):
+    """Names of modules of the package that a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ladnn_tf"):
+            base = node.module.removeprefix("ladnn_tf").removeprefix(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".removeprefix(".")
+                yield full if full in LAYERS else base
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("ladnn_tf.") for a in node.names if a.name.startswith("ladnn_tf."))
+
+
+def test_every_module_has_a_layer():
+    names = {name for name, _ in modules() if not name.endswith("__init__")}
+    assert names == set(LAYERS)
+
+
+def test_files_import_from_lower_layers_only():
+    wrong = [
+        f"{name} (layer {LAYERS[name]}) imports {other} (layer {LAYERS[other]})"
+        for name, tree in modules()
+        if not name.endswith("__init__")
+        for other in imported(tree)
+        if LAYERS[other] >= LAYERS[name]
+    ]
+    assert not wrong
+
+
+def test_init_files_hold_a_docstring_and_nothing_else():
+    for name, tree in modules():
+        if name.endswith("__init__"):
+            assert len(tree.body) == 1, name
+            assert ast.get_docstring(tree), name
+
+
+def test_models_and_losses_use_no_tensorflow():
+    """They then also train on Keras' other backends."""
+    for name, tree in modules():
+        if name.startswith("models.") or name == "losses":
+            roots = {
+                alias.name.split(".")[0]
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import)
+                for alias in node.names
+            }
+            assert "tensorflow" not in roots, name
+
+
+@pytest.mark.parametrize("extra", ["tensorflow", "keras"])
+def test_light_modules_import_neither_tensorflow_nor_keras(extra):
+    imports = "; ".join(f"import ladnn_tf.{name}" for name in WITHOUT_TENSORFLOW)
+    code = f"import sys; {imports}; sys.exit({extra!r} in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

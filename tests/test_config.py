@@ -1,0 +1,76 @@
+"""Settings, their flags and every flagfile that is shipped."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+from conftest import REPOSITORY
+
+from ladnn_tf import config
+from ladnn_tf.config import TrainConfig
+from ladnn_tf.labels import TASKS
+from ladnn_tf.models.backbones import BACKBONES
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.flags"))
+
+
+def parse(*arguments):
+    flag_values = flags.FlagValues()
+    config.define_flags(flag_values)
+    flag_values(["train", *arguments])
+    return config.from_flags(flag_values)
+
+
+def test_flags_and_settings_are_one_list():
+    assert parse() == TrainConfig()
+    settings = parse("--backbone=vgg16", "--epochs=3", "--noflip", "--decoupled_decay", "--learning_rate=1e-3")
+    expected = {"backbone": "vgg16", "epochs": 3, "flip": False, "decoupled_decay": True, "learning_rate": 1e-3}
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def test_config_flags_round_trip(tmp_path):
+    settings = TrainConfig(backbone="vgg16", flip=False, deterministic=True, learning_rate=3e-4, weights="a b.npz")
+    (tmp_path / "config.flags").write_text(settings.to_flags())
+    assert config.read_config(tmp_path / "config.flags") == settings
+
+
+def test_a_flag_of_another_version_is_named(tmp_path):
+    (tmp_path / "config.flags").write_text("--momentum=0.9\n")
+    with pytest.raises(ValueError, match=r"config\.flags: .*momentum"):
+        config.read_config(tmp_path / "config.flags")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "--epochs should be at least 1. Received: 0"),
+        ({"task": "both"}, "--task should be one of ladnn, baseline"),
+        ({"ema_decay": 1.0}, "--ema_decay should be from 0.0 to 0.9999"),
+        ({"scale_min": 1.5}, "--scale_min=1.5 is above --scale_max=1.2"),
+    ],
+)
+def test_values_out_of_range_name_the_flag(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**change)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_flagfile_parses_from_the_root(path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    settings = parse(f"--flagfile=configs/{path.name}")
+    assert settings.backbone in BACKBONES
+    text = path.read_text()
+    if path.stem not in ("base",):
+        assert f"--flagfile=configs/{path.name}" in text, "the command that runs it stands in its head"
+
+
+def test_there_is_a_flagfile_for_each_backbone_and_task(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    found = set()
+    for path in CONFIGS:
+        if path.stem.startswith("covid_ct_"):
+            settings = parse(f"--flagfile=configs/{path.name}")
+            found.add((settings.backbone, settings.task))
+            same = dataclasses.replace(parse("--flagfile=configs/base.flags"), backbone=settings.backbone)
+            assert dataclasses.replace(settings, task="ladnn", weights="imagenet") == same
+    assert found == {(b, t) for b in BACKBONES if b != "tiny" for t in TASKS}

@@ -1,0 +1,74 @@
+"""The command that evaluates a run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ladnn_tf import evaluate, runs
+
+
+@pytest.fixture
+def run_copy(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_it_prints_and_writes_the_test_split(run_copy, capsys):
+    arguments = [f"--run={run_copy}", "--split=test", "--prevalence=0.05", "--resamples=200"]
+    assert evaluate.main(["evaluate", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "PPV at prevalence 5 %" in printed
+    assert "crazy paving (CrPa)" in printed
+    table = runs.read_predictions(run_copy, "test")
+    written = json.loads((run_copy / "metrics.json").read_text())
+    assert set(written) == {"validation", "test"}
+    auc = written["test"]["covid"]["auc"]["value"]
+    assert auc == pytest.approx(roc_auc_score(table["covid"], table["covid_probability"]), abs=1e-12)
+    assert f"{auc:.3f} [" in printed
+    card = runs.load_run(run_copy).card
+    assert card.metrics["test"]["covid"]["auc"]["value"] == auc
+    assert set(card.metrics) == {"validation", "test"}
+
+
+def test_another_target_sensitivity_moves_the_threshold_but_not_the_card(run_copy):
+    run = runs.load_run(run_copy)
+    threshold, rule = evaluate.operating_point(run, 0.5)
+    assert threshold > run.card.threshold
+    assert "0.5 on validation" in rule
+    assert evaluate.operating_point(run, None) == (run.card.threshold, run.card.threshold_rule)
+
+
+def test_other_data_needs_a_folder_of_its_own(run_copy, phantom_manifest, tmp_path):
+    text = phantom_manifest.read_text().splitlines(keepends=True)
+    other = phantom_manifest.parent / "other.csv"
+    other.write_text("".join(line for line in text if "phantom-nodule" not in line))
+    arguments = [f"--run={run_copy}", f"--manifest={other}", "--resamples=100"]
+    with pytest.raises(ValueError, match=r"not the data .*give --out=FOLDER"):
+        evaluate.main(["evaluate", *arguments])
+    before = (run_copy / "card.json").read_bytes()
+    assert evaluate.main(["evaluate", *arguments, f"--out={tmp_path / 'elsewhere'}"]) == 0
+    assert (run_copy / "card.json").read_bytes() == before
+    assert (tmp_path / "elsewhere" / "predictions_test.csv").is_file()
+    assert not (run_copy / "predictions_test.csv").exists()
+
+
+def test_two_runs_side_by_side(run_copy, tiny_baseline_run, tmp_path, capsys):
+    baseline = shutil.copytree(tiny_baseline_run, tmp_path / "baseline")
+    quick = ["--resamples=100", "--split=test"]
+    assert evaluate.main(["evaluate", f"--run={baseline}", *quick]) == 0
+    assert "Lesions, over" not in capsys.readouterr().out
+    assert evaluate.main(["evaluate", f"--run={run_copy}", f"--compare_run={baseline}", *quick]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny against tiny_baseline" in printed
+    tables = [runs.read_predictions(folder, "test") for folder in (run_copy, baseline)]
+    aucs = [roc_auc_score(t["covid"], t["covid_probability"]) for t in tables]
+    row = next(line for line in printed.split("against tiny_baseline")[1].splitlines() if line.startswith("AUC"))
+    assert row.split()[1:3] == [f"{auc:.3f}" for auc in aucs]
+    assert np.isfinite(aucs).all()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"not a finished run: there is no config\.flags"):
+        evaluate.main(["evaluate", f"--run={tmp_path}"])

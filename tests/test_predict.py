@@ -1,0 +1,70 @@
+"""The command that answers image files."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ladnn_tf import predict, runs
+from ladnn_tf.data.manifest import read_manifest
+
+
+@pytest.fixture
+def files(phantom_manifest):
+    frame = read_manifest(phantom_manifest)
+    return frame[frame["split"] == "validation"]["path"].tolist()
+
+
+def test_files_get_what_the_validation_predictions_say(tiny_run, files):
+    answers = predict.predict(runs.load_run(tiny_run), files)
+    table = runs.read_predictions(tiny_run, "validation")
+    np.testing.assert_allclose([a.covid for a in answers], table["covid_probability"], atol=2e-3)
+    np.testing.assert_allclose([a.lesions["CrPa"] for a in answers], table["CrPa_probability"], atol=2e-3)
+    threshold = runs.load_run(tiny_run).card.threshold
+    assert [a.positive for a in answers] == [a.covid >= threshold for a in answers]
+
+
+def test_a_bad_file_is_reported_and_the_others_are_answered(tiny_run, files, tmp_path, capsys):
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    names = [files[0], str(tmp_path / "junk.png"), str(tmp_path / "missing.png"), files[1]]
+    outputs = [f"--csv={tmp_path / 'out.csv'}", f"--json={tmp_path / 'out.json'}"]
+    assert predict.main(["predict", f"--run={tiny_run}", *outputs, *names]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("no answer: ") == 2
+    assert "neither PNG nor JPEG" in printed
+    assert "Not a medical device" in printed
+
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["file"].tolist() == names
+    assert table["covid"].notna().tolist() == [True, False, False, True]
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert [p["covid"] is None for p in document["predictions"]] == [False, True, True, False]
+    assert document["predictions"][0]["lesions"].keys() == {"GGO", "Csld", "CrPa", "AirBr", "InSepThi"}
+    alone = predict.predict(runs.load_run(tiny_run), [files[1]])
+    assert document["predictions"][3]["covid"] == pytest.approx(alone[0].covid, abs=1e-5)
+
+
+def test_all_good_is_exit_status_0_and_all_bad_is_not_a_crash(tiny_run, files, tmp_path):
+    assert predict.main(["predict", f"--run={tiny_run}", files[0]]) == 0
+    assert predict.main(["predict", f"--run={tiny_run}", str(tmp_path / "none.png")]) == 1
+
+
+def test_the_baseline_answers_without_lesions(tiny_baseline_run, files, capsys):
+    assert predict.main(["predict", f"--run={tiny_baseline_run}", files[0]]) == 0
+    printed = capsys.readouterr().out
+    assert "GGO" not in printed
+    assert "COVID-19" in printed
+
+
+def test_more_files_than_a_batch_keep_their_order(tiny_run, files, monkeypatch):
+    whole = predict.predict(runs.load_run(tiny_run), files[:5])
+    monkeypatch.setattr(predict, "_BATCH", 2)
+    parts = predict.predict(runs.load_run(tiny_run), files[:5])
+    assert [p.file for p in parts] == files[:5]
+    np.testing.assert_allclose([p.covid for p in parts], [p.covid for p in whole], atol=1e-5)
+
+
+def test_no_files_is_an_error(tiny_run):
+    with pytest.raises(ValueError, match="no image files given"):
+        predict.main(["predict", f"--run={tiny_run}"])

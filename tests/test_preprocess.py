@@ -1,0 +1,110 @@
+"""The Pillow side of the image contract."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ladnn_tf.data import preprocess
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    """A PNG written by hand, for kinds that Pillow does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def test_grey_becomes_three_equal_channels():
+    pixels = preprocess.decode(encode(Image.fromarray(np.array([[0, 255], [7, 8]], np.uint8))))
+    assert pixels.dtype == np.uint8
+    assert pixels[..., 1].tolist() == [[0, 255], [7, 8]]
+    assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_dropped_not_blended(mode):
+    opaque, clear = [(90, 90, 90, 255), (90, 90, 90, 0)] if mode == "RGBA" else [(90, 255), (90, 0)]
+    image = Image.new(mode, (2, 1), opaque)
+    image.putpixel((1, 0), clear)
+    assert preprocess.decode(encode(image)).tolist() == [[[90, 90, 90], [90, 90, 90]]]
+
+
+def test_palette_gives_its_colours_also_where_an_entry_is_transparent():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    expected = [[[10, 20, 30], [200, 100, 50]]]
+    assert preprocess.decode(encode(image)).tolist() == expected
+    assert preprocess.decode(encode(image, transparency=1)).tolist() == expected
+
+
+def test_one_bit_is_black_and_white():
+    image = Image.new("1", (2, 1), 0)
+    image.putpixel((1, 0), 1)
+    assert preprocess.decode(encode(image))[0, :, 0].tolist() == [0, 255]
+
+
+def test_sixteen_bit_grey_is_divided_by_257_and_rounded():
+    values = np.array([[0, 257, 385, 386, 65535]], np.uint16)  # 385 / 257 = 1.498, 386 / 257 = 1.502
+    assert preprocess.decode(encode(Image.fromarray(values)))[0, :, 0].tolist() == [0, 1, 1, 2, 255]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
+        (b"not an image at all", "neither PNG nor JPEG"),
+        (encode(Image.new("RGB", (8, 8)), "TIFF"), "neither PNG nor JPEG"),
+        (encode(Image.new("L", (8, 8)), "GIF"), "neither PNG nor JPEG"),
+        (encode(Image.effect_noise((64, 64), 50))[:900], "truncated"),
+        (encode(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated"),
+        (encode(Image.new("CMYK", (8, 8)), "JPEG"), "CMYK"),
+        (png(1, 1, 16, 2, b"\x00" + b"\x01" * 6), "16-bit PNG"),
+        (png(0, 0, 8, 0, b""), "damaged or truncated|neither PNG nor JPEG"),
+        (png(30_000, 30_000, 8, 0, b"\x00"), "too many pixels"),
+        (png(8_000, 8_000, 8, 0, b"\x00"), "8000 x 8000 pixels"),
+    ],
+    ids="empty lfs junk tiff gif cut-png cut-jpeg cmyk png48 zero-size bomb large".split(),
+)
+def test_bad_images_are_refused_with_their_reason(encoded, message):
+    with pytest.raises(preprocess.ImageError, match=message):
+        preprocess.decode(encoded)
+
+
+def test_resize_averages_when_it_shrinks():
+    # Antialiased bilinear from 4 to 2 pixels: a triangle of radius 2 source pixels about 1.0 and 3.0. The first
+    # output has weights 0.75, 0.75, 0.25 (normalised by 1.75) on the values 0, 70, 140.
+    row = np.array([0, 70, 140, 210], np.uint8)
+    pixels = np.repeat(np.repeat(row[None, :, None], 4, axis=0), 3, axis=2)
+    first = (0.75 * 0 + 0.75 * 70 + 0.25 * 140) / 1.75  # 50.0
+    last = (0.25 * 70 + 0.75 * 140 + 0.75 * 210) / 1.75  # 160.0
+    assert preprocess.resize(pixels, 2)[..., 0].tolist() == [[round(first), round(last)]] * 2
+
+
+def test_resize_does_not_keep_the_aspect_ratio():
+    assert preprocess.resize(np.zeros((10, 40, 3), np.uint8), 16).shape == (16, 16, 3)
+
+
+def test_read_image_names_the_file(tmp_path):
+    broken = tmp_path / "91%1.png"
+    broken.write_bytes(b"")
+    with pytest.raises(preprocess.ImageError, match=r"91%1\.png: the file is empty"):
+        preprocess.read_image(broken, 32)
+    with pytest.raises(preprocess.ImageError, match=r"missing\.png: cannot be read \(No such file"):
+        preprocess.read_image(tmp_path / "missing.png", 32)

@@ -1,0 +1,119 @@
+"""Run folders and model cards: what is read back, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ladnn_tf import card, runs
+from ladnn_tf.data.manifest import read_manifest
+
+
+@pytest.fixture
+def run_copy(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_card_round_trip(run_copy):
+    read = runs.load_run(run_copy).card
+    card.write_card(read, run_copy / "again.json")
+    assert card.read_card(run_copy / "again.json", run_copy / "model.keras") == read
+    assert not list(run_copy.glob("*.part"))
+
+
+def test_another_model_beside_the_card_is_refused(run_copy):
+    with (run_copy / "model.keras").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match="belongs to another model: it expects SHA-256"):
+        runs.load_run(run_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "card format 99"),
+        ({"task": "segmentation"}, "task should be one of"),
+        ({"temperature": 0.0}, "temperature should be above 0"),
+        ({"threshold": 1.5}, "threshold should be a probability"),
+        ({"surprise": 1}, "not a model card of this version: .*surprise"),
+    ],
+)
+def test_a_wrong_card_is_refused_with_its_reason(run_copy, change, message):
+    path = run_copy / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        runs.load_run(run_copy)
+
+
+def test_a_damaged_card_and_a_missing_model_are_named(run_copy):
+    (run_copy / "card.json").write_text('{"name": ')
+    with pytest.raises(ValueError, match=r"card\.json is not a model card"):
+        runs.load_run(run_copy)
+    with pytest.raises(ValueError, match="there is no model card"):
+        card.read_card(run_copy / "nowhere.json", run_copy / "model.keras")
+    with pytest.raises(ValueError, match="cannot be read"):
+        card.file_sha256(run_copy / "nowhere.keras")
+    (run_copy / "model.keras").unlink()
+    with pytest.raises(ValueError, match=r"not a finished run: there is no model\.keras"):
+        runs.load_run(run_copy)
+
+
+def test_predictions_round_trip_keeps_unknown_lesions_and_logits(tiny_run, tmp_path):
+    table = runs.read_predictions(tiny_run, "validation")
+    runs.write_predictions(tmp_path, "validation", table)
+    again = runs.read_predictions(tmp_path, "validation")
+    assert again.equals(table)
+    assert table.loc[table["covid"] == 0, "GGO"].isna().all()
+    assert set(table["sex"]) <= {"", "M", "F"}
+    with pytest.raises(ValueError, match=r"no .*predictions_test\.csv; make it by"):
+        runs.read_predictions(tmp_path, "test")
+
+
+def test_probabilities_are_calibrated_for_the_diagnosis_alone(tiny_run):
+    table = runs.read_predictions(tiny_run, "validation")
+    temperature = runs.load_run(tiny_run).card.temperature
+    expected = 1 / (1 + np.exp(-table["covid_logit"] / temperature))
+    np.testing.assert_allclose(table["covid_probability"], expected, atol=1e-6)
+    np.testing.assert_allclose(table["GGO_probability"], 1 / (1 + np.exp(-table["GGO_logit"])), atol=1e-6)
+
+
+def test_predicting_a_split_again_gives_the_same(tiny_run, phantom_manifest):
+    table = runs.predict_split(runs.load_run(tiny_run), phantom_manifest, "validation")
+    before = runs.read_predictions(tiny_run, "validation")
+    assert table["image"].tolist() == before["image"].tolist()
+    np.testing.assert_allclose(table["covid_logit"], before["covid_logit"], atol=1e-4)
+
+
+def test_the_predictions_rows_are_the_manifest_s(phantom_manifest):
+    frame = read_manifest(phantom_manifest).iloc[:3]
+    logits = {"covid": np.array([[0.0], [2.0], [-2.0]]), "lesions": np.zeros((3, 5))}
+    table = runs.predictions_table(frame, logits, temperature=2.0)
+    assert table["image"].tolist() == frame["image"].tolist()
+    np.testing.assert_allclose(table["covid_probability"], [0.5, 0.7310586, 0.2689414], atol=1e-6)
+    assert table["InSepThi_probability"].tolist() == [0.5] * 3
+    baseline = runs.predictions_table(frame, {"covid": logits["covid"]}, temperature=1.0)
+    assert "GGO_logit" not in baseline
+    assert "GGO" in baseline
+
+
+def test_looks_at_a_split_are_counted(tmp_path):
+    for _ in range(2):
+        runs.write_metrics(tmp_path, "test", {"auc": 0.5})
+    runs.write_metrics(tmp_path, "validation", {"auc": 0.6})
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written == {"test": {"auc": 0.5, "looks": 2}, "validation": {"auc": 0.6, "looks": 1}}
+
+
+def test_the_card_says_with_what_it_was_made(tiny_run):
+    read = runs.load_run(tiny_run).card
+    assert read.versions["keras"].startswith("3.")
+    assert read.versions["python"].startswith("3.")
+    assert read.normalisation["mean"] == pytest.approx([123.675, 116.28, 103.53], abs=1e-3)
+    assert dataclasses.asdict(read)["metrics"]["validation"]["covid"]["auc"]["value"] is not None
+
+
+def test_without_git_there_is_no_revision(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert runs.git_revision() == ""

@@ -1,0 +1,216 @@
+"""The whole training on the tiny trunk and phantoms: what a run folder holds, and the options of the recipe."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from ladnn_tf import losses, runs, train
+from ladnn_tf.card import file_sha256
+from ladnn_tf.config import TrainConfig, read_config
+from ladnn_tf.models.ladnn import build_model, logits_model
+
+FILES = {"config.flags", "model.keras", "card.json", "history.csv", "predictions_validation.csv", "metrics.json"}
+
+
+def test_a_run_folder_holds_what_the_design_says(tiny_run, tiny_settings):
+    assert {path.name for path in tiny_run.iterdir()} == FILES | {"tensorboard"}
+    assert any((tiny_run / "tensorboard").rglob("events*"))
+    assert read_config(tiny_run / "config.flags") == tiny_settings
+    card = json.loads((tiny_run / "card.json").read_text())
+    assert card["labels"] == ["covid", "GGO", "Csld", "CrPa", "AirBr", "InSepThi"]
+    assert card["manifest"]["sha256"] == file_sha256(tiny_settings.manifest)
+    assert card["threshold_rule"] == "the highest with a sensitivity of at least 0.95 on validation"
+    assert "Not a medical device" in card["notice"]
+    history = pd.read_csv(tiny_run / "history.csv")
+    assert len(history) == 3
+    assert history["val_covid_loss"].idxmin() + 1 == card["best_epoch"]
+
+
+def test_the_saved_model_is_the_best_epoch_and_the_card_s_threshold_reaches_its_target(tiny_run):
+    run = runs.load_run(tiny_run)
+    table = runs.read_predictions(tiny_run, "validation")
+    history = pd.read_csv(tiny_run / "history.csv")
+    labels = {"covid": table[["covid"]].to_numpy(np.float32)}
+    logits = {"covid": table[["covid_logit"]].to_numpy(np.float32)}
+    loss = float(np.mean(losses.per_image_loss(labels, logits)))
+    assert loss == pytest.approx(history["val_covid_loss"].min(), rel=1e-4)
+    called = table["covid_probability"] >= run.card.threshold
+    assert called[table["covid"] == 1].mean() >= 0.95
+
+
+def test_training_lowers_the_loss(tiny_run):
+    loss = pd.read_csv(tiny_run / "history.csv")["loss"]
+    assert loss.iloc[-1] < loss.iloc[0]
+
+
+def test_the_validation_loss_counts_images_not_batches(tiny_settings, tiny_backbone, tmp_path):
+    """33 images in batches of 32: the mean of batch means would count the last image as much as the others."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (33, 32, 32, 3)).astype(np.uint8)
+    labels = {"covid": np.zeros((33, 1), np.float32), "lesions": np.full((33, 5), -1, np.float32)}
+    labels["covid"][-1] = 1
+    validation = train.Validation(
+        train.Split(pd.DataFrame(), images, labels), tiny_settings, tmp_path / "history.csv"
+    )
+    model = logits_model(build_model(tiny_backbone, image_size=32))
+    model.get_layer("covid_logits").bias.assign([3.0])
+    model.get_layer("covid_logits").kernel.assign(np.zeros((16, 1)))
+    model.compile(optimizer="adam")
+    validation.set_model(model)
+    logs = {}
+    validation.on_epoch_end(0, logs)
+    expected = (32 * math.log(1 + math.exp(3)) + math.log(1 + math.exp(-3))) / 33
+    assert logs["val_covid_loss"] == pytest.approx(expected, rel=1e-5)
+    assert logs["val_loss"] == pytest.approx(5 * expected / 6, rel=1e-5)
+    assert logs["val_auc"] == 0.5
+
+
+def test_the_same_seed_gives_the_same_run(tiny_run, tiny_settings, tmp_path):
+    train.train(tiny_settings, tmp_path / "again")
+    first, second = (runs.read_predictions(folder, "validation") for folder in (tiny_run, tmp_path / "again"))
+    np.testing.assert_allclose(second["covid_logit"], first["covid_logit"], atol=1e-4)
+
+
+def test_a_run_repeats_itself_from_its_own_flagfile(tiny_run, tmp_path, capsys):
+    arguments = ["train", f"--flagfile={tiny_run / 'config.flags'}", "--epochs=1", f"--run={tmp_path / 'r'}"]
+    assert train.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"run folder: {tmp_path / 'r'}" in printed
+    assert "COVID-19: " in printed
+
+
+def test_every_option_of_the_recipe_at_once(tiny_settings, tmp_path):
+    settings = dataclasses.replace(
+        tiny_settings,
+        epochs=4,
+        frozen_epochs=1,
+        warmup_epochs=1.0,
+        cosine_decay=True,
+        ema_decay=0.5,
+        early_stopping_patience=1,
+        decoupled_decay=True,
+        select_by="auc",
+        precision="mixed_float16",
+        lesion_targets="all",
+        shear_degrees=5.0,
+        brightness=0.1,
+        contrast=0.1,
+        deterministic=False,
+        cache=str(tmp_path / "cache"),
+    )
+    folder = tmp_path / "run"
+    train.train(settings, folder)
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+    assert history["val_auc"].idxmax() + 1 == runs.load_run(folder).card.best_epoch
+    assert history["learning_rate"].iloc[0] == pytest.approx(1e-3)
+    model = runs.load_run(folder).model
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+class FrozenTrunk(keras.callbacks.Callback):
+    """Remembers the trunk's first kernel after each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.kernels.append(np.array(self.model.get_layer("conv1").kernel))
+
+
+def test_frozen_epochs_move_the_heads_alone(tiny_settings, tmp_path, monkeypatch):
+    seen = FrozenTrunk()
+    monkeypatch.setattr(train.keras.callbacks, "TerminateOnNaN", lambda: seen)
+    settings = dataclasses.replace(tiny_settings, frozen_epochs=2, epochs=1)
+    keras.utils.set_random_seed(settings.seed)
+    start = np.array(build_model("tiny", image_size=32).get_layer("conv1").kernel)
+    train.train(settings, tmp_path / "run")
+    assert (seen.kernels[0] == start).all()
+    assert (seen.kernels[1] == start).all()
+    assert (seen.kernels[2] != start).any()
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(tiny_settings, tmp_path):
+    """Keras starts the average after the first step, which in Adam moves a weight by the learning rate; an
+    average that hardly moves then stays there."""
+    keras.utils.set_random_seed(tiny_settings.seed)
+    start = np.array(build_model("tiny", image_size=32).get_layer("conv1").kernel)
+    train.train(dataclasses.replace(tiny_settings, ema_decay=0.9999), tmp_path / "run")
+    kernel = np.array(runs.load_run(tmp_path / "run").model.get_layer("conv1").kernel)
+    assert np.abs(kernel - start).mean() == pytest.approx(tiny_settings.learning_rate, rel=0.02)
+
+
+def test_the_schedule_warms_up_and_decays():
+    settings = TrainConfig(learning_rate=1.0, epochs=4, warmup_epochs=1.0, cosine_decay=True)
+    rate = train.learning_rate_schedule(settings, steps_per_epoch=10)
+    assert float(rate(0)) == 0.0
+    assert float(rate(5)) == pytest.approx(0.5)
+    assert float(rate(10)) == pytest.approx(1.0)
+    assert float(rate(25)) == pytest.approx(0.5)  # half of the cosine
+    assert float(rate(40)) == pytest.approx(0.0, abs=1e-7)
+    constant = train.learning_rate_schedule(dataclasses.replace(settings, cosine_decay=False), 10)
+    assert float(constant(39)) == pytest.approx(1.0)
+    assert train.learning_rate_schedule(TrainConfig(learning_rate=1.0), 10) == 1.0
+    with pytest.raises(ValueError, match="leaves none"):
+        train.learning_rate_schedule(dataclasses.replace(settings, warmup_epochs=4), 10)
+
+
+def test_float16_scales_the_loss(tiny_settings):
+    settings = dataclasses.replace(tiny_settings, precision="mixed_float16")
+    assert isinstance(train._optimizer(settings, 1e-3), keras.optimizers.LossScaleOptimizer)
+    assert isinstance(train._optimizer(tiny_settings, 1e-3), keras.optimizers.Adam)
+
+
+def test_nothing_is_overwritten_unasked(tiny_run, tiny_settings, tmp_path):
+    with pytest.raises(ValueError, match="exists; give another --run, or --overwrite"):
+        train.train(tiny_settings, tiny_run)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not a run"):
+        train.train(tiny_settings, tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_bad_image_stops_it_before_anything_is_written(tiny_settings, phantoms, phantom_manifest, tmp_path):
+    frame = pd.read_csv(phantom_manifest, dtype=str, keep_default_na=False)
+    frame["image"] = [str(phantom_manifest.parent / image) for image in frame["image"]]
+    (tmp_path / "bad.png").write_bytes(b"")
+    row = frame.index[frame["split"] == "train"][3]
+    frame.loc[row, "image"] = str(tmp_path / "bad.png")
+    frame.to_csv(tmp_path / "m.csv", index=False)
+    settings = dataclasses.replace(tiny_settings, manifest=str(tmp_path / "m.csv"))
+    with pytest.raises(ValueError, match=rf"row {row + 2}: .*bad\.png: the file is empty"):
+        train.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_refused(tiny_settings, phantom_manifest, tmp_path):
+    frame = pd.read_csv(phantom_manifest, dtype=str, keep_default_na=False)
+    frame["image"] = [str(phantom_manifest.parent / image) for image in frame["image"]]
+    frame[(frame["covid"] == "1") | (frame["split"] != "validation")].to_csv(tmp_path / "m.csv", index=False)
+    settings = dataclasses.replace(tiny_settings, manifest=str(tmp_path / "m.csv"))
+    with pytest.raises(ValueError, match="validation split has one class only"):
+        train.train(settings, tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_divergence_is_an_error_not_a_model(tiny_settings, tmp_path):
+    settings = dataclasses.replace(tiny_settings, learning_rate=1e30, epochs=1)
+    with pytest.raises(ValueError, match="no epoch had a finite validation score"):
+        train.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_a_wrong_flag_is_a_clear_error(capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.main(["train", "--learning_rat=1"])
+    assert caught.value.code == 2
+    assert "learning_rate" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(["train", "--flagfile=configs/nowhere.flags"])
+    assert "root of the checkout" in capsys.readouterr().err
