@@ -6,7 +6,6 @@ TRAIN = [
     "absl-py>=2.1",
     "efficientnet>=1.1.1",
     "keras>=3.15,<4",
-    "matplotlib>=3.9",
     "pandas>=2.2",
     "scikit-learn>=1.5",
     "scipy>=1.13",
@@ -16,7 +15,7 @@ TRAIN = [
 setup(
     name="ladnn_tf",
     version="0.1.0",
-    description="LA-DNN (Liu et al. 2020): COVID-19 and five lesions from a chest-CT slice, in TensorFlow and Keras 3",
+    description="LA-DNN (Liu et al. 2020): COVID-19 and five lesions from a chest-CT slice, in Keras 3",
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["ladnn_tf", "ladnn_tf.*"]),

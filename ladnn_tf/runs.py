@@ -161,7 +161,7 @@ def read_predictions(folder: Path, split: str) -> pd.DataFrame:
 
 
 def write_metrics(folder: Path, split: str, evaluation: dict) -> None:
-    """Writes an evaluation into `metrics.json`, beside those of other splits, and counts the looks at the split."""
+    """Writes an evaluation into `metrics.json`, beside those of other splits, and counts the looks at each."""
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     looks = metrics.get(split, {}).get("looks", 0) + 1

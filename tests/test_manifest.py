@@ -48,7 +48,6 @@ def test_a_manifest_is_read_with_types_paths_and_hash(tmp_path):
     assert frame.loc[1, "path"] == str(tmp_path / "sub" / "b.png")
     assert frame.attrs["path"] == str(path)
     assert frame.attrs["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert manifest.manifest_sha256(path) == frame.attrs["sha256"]
 
 
 def test_other_columns_and_a_byte_order_mark_are_no_obstacle(tmp_path):

@@ -65,7 +65,7 @@ def test_verify_images_names_every_bad_file_with_its_row(tmp_path):
     names = ["good.png", "pointer.png", "missing.png"]
     frame = pd.DataFrame({"path": [str(tmp_path / name) for name in names]})
     frame.attrs["path"] = "manifest.csv"
-    with pytest.raises(ValueError, match="2 of 3 images of manifest.csv") as caught:
+    with pytest.raises(ValueError, match=r"2 of 3 images of manifest\.csv") as caught:
         pipeline.verify_images(frame)
     message = str(caught.value)
     assert "row 3: " in message  # the header is row 1

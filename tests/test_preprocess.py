@@ -80,7 +80,20 @@ def test_sixteen_bit_grey_is_divided_by_257_and_rounded():
         (png(30_000, 30_000, 8, 0, b"\x00"), "too many pixels"),
         (png(8_000, 8_000, 8, 0, b"\x00"), "8000 x 8000 pixels"),
     ],
-    ids="empty lfs junk tiff gif cut-png cut-jpeg cmyk png48 zero-size bomb large".split(),
+    ids=[
+        "empty",
+        "lfs",
+        "junk",
+        "tiff",
+        "gif",
+        "cut-png",
+        "cut-jpeg",
+        "cmyk",
+        "png48",
+        "zero-size",
+        "bomb",
+        "large",
+    ],
 )
 def test_bad_images_are_refused_with_their_reason(encoded, message):
     with pytest.raises(preprocess.ImageError, match=message):

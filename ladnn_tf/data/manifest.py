@@ -33,6 +33,7 @@ import pandas as pd
 from absl import flags
 
 from ladnn_tf import command
+from ladnn_tf.card import file_sha256
 from ladnn_tf.data import covid_ct, duplicates, manifest_report, splits
 from ladnn_tf.labels import COVID, DIAGNOSES, LESIONS, SPLITS
 
@@ -124,11 +125,6 @@ def select_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows
 
 
-def manifest_sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a manifest's bytes in hexadecimal, which names the data of a run."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def build_manifest(
     covid_ct_folder: str | None, ladnn_d1_folder: str | None, *, split: str, seed: int, fix_labels: bool
 ) -> tuple[pd.DataFrame, list[covid_ct.Remark], list[covid_ct.Remark]]:
@@ -199,7 +195,7 @@ def main(argv: list[str]) -> int:
     if flag_values.split == "paper" and flag_values.ladnn_d1:
         print("\nD1 has no published split: its patients were split 60/15/25 by --seed.")
     print(f"\n{len(frame)} images in {Path(flag_values.out).absolute()}")
-    print(f"SHA-256 {manifest_sha256(flag_values.out)}")
+    print(f"SHA-256 {file_sha256(flag_values.out)}")
     return 0
 
 

@@ -74,7 +74,7 @@ def initial_weights(backbone: str, weights: str) -> InitialWeights:
         ValueError: if the source does not exist for this backbone, cannot be read or downloaded.
     """
     if weights == "none":
-        return InitialWeights(TORCH, lambda trunk: None)
+        return InitialWeights(TORCH, _keep)
     if weights == "imagenet":
         return _imagenet(backbone)
     if weights == "noisy-student":
@@ -88,6 +88,10 @@ def initial_weights(backbone: str, weights: str) -> InitialWeights:
     if not path.is_file():
         raise ValueError(f"there is no weights file {weights!r} (looked for from {Path.cwd()})")
     return _npz(path) if path.suffix == ".npz" else _keras_file(path)
+
+
+def _keep(_trunk: keras.Model) -> None:
+    """Leaves the random weights as they are."""
 
 
 def normalisation_of(model: keras.Model) -> Normalisation:
@@ -181,7 +185,7 @@ def _in_order(trunk: keras.Model, published: keras.Model, source: str) -> None:
 def _download(build: Callable[[], keras.Model], what: str) -> keras.Model:
     try:
         return build()
-    except Exception as error:  # noqa: BLE001 - the downloaders raise bare Exception
+    except Exception as error:  # the downloaders raise bare Exception
         raise ValueError(f"{what} could not be downloaded ({error}); {_OFFLINE}") from error
 
 
