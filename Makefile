@@ -14,8 +14,11 @@ $(VENV)/installed: setup.py requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[train,dev]'
 	@touch $@
 
-data/phantoms.csv: | venv
+# The folder appears under its name only when it is whole.
+data/phantoms/README.txt: | venv
 	$(RUN) ladnn_tf.data.phantom --out=data/phantoms
+
+data/phantoms.csv: data/phantoms/README.txt
 	$(RUN) ladnn_tf.data.manifest --covid_ct=data/phantoms --out=$@
 
 # Phantoms, training, test: no data and no download beyond the packages.

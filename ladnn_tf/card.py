@@ -63,6 +63,12 @@ class Card:
             raise ValueError(f"card format {self.format} is not read by this version, which reads {FORMAT}")
         if self.task not in TASKS:
             raise ValueError(f"task should be one of {', '.join(TASKS)}. Received: {self.task!r}")
+        if self.labels != (COVID, *LESIONS):
+            raise ValueError(
+                f"labels should be {', '.join((COVID, *LESIONS))}, in this order. Received: {self.labels}"
+            )
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            raise ValueError(f"image_size should be a number of pixels. Received: {self.image_size!r}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature should be above 0. Received: {self.temperature}")
         if not 0.0 <= self.threshold <= 1.0:

@@ -58,15 +58,15 @@ def parse(
         remaining = flag_values(list(argv))[1:]
     except flags.CantOpenFlagFileError as error:
         message = str(error).removeprefix("ERROR:: ")  # "ERROR:: Unable to open flagfile: [Errno 2] ..."
-        _usage_error(
+        usage_error(
             f"{message}. It was looked for from the working directory {Path.cwd()}; commands are run from the"
             " root of the checkout, where `configs/` is",
             usage,
         )
     except flags.Error as error:
-        _usage_error(str(error), usage)
+        usage_error(str(error), usage)
     if remaining and not positional:
-        _usage_error(f"unexpected argument {remaining[0]!r}; a flag is written --name=value", usage)
+        usage_error(f"unexpected argument {remaining[0]!r}; a flag is written --name=value", usage)
     return remaining
 
 
@@ -105,6 +105,6 @@ def run(main: Callable[[list[str]], int]) -> None:
     sys.exit(status)
 
 
-def _usage_error(message: str, usage: str) -> NoReturn:
+def usage_error(message: str, usage: str) -> NoReturn:
     print(f"error: {message}\nusage: {usage}\n(--help lists the flags)", file=sys.stderr)
     raise SystemExit(2)

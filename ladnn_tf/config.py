@@ -1,6 +1,7 @@
 """The settings of a training: one frozen dataclass, from which the flags are made."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,14 @@ class TrainConfig:
             low, high = field.metadata["minimum"], field.metadata["maximum"]
             if choices and value not in choices:
                 raise ValueError(f"--{field.name} should be one of {', '.join(choices)}. Received: {value!r}")
-            if (low is not None and value < low) or (high is not None and value > high):
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if not finite or (low is not None and value < low) or (high is not None and value > high):
                 limits = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ValueError(f"--{field.name} should be {limits}. Received: {value!r}")
         if self.scale_min > self.scale_max:
             raise ValueError(f"--scale_min={self.scale_min} is above --scale_max={self.scale_max}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"--warmup_epochs={self.warmup_epochs} leaves none of --epochs={self.epochs}")
 
     def to_flags(self) -> str:
         """The settings as the text of a flagfile, one `--name=value` to a line."""
@@ -131,12 +135,19 @@ def read_config(path: str | Path) -> TrainConfig:
     """Reads a run's `config.flags`.
 
     Raises:
-        ValueError: if a line is no flag of this version, or a value is outside its range.
+        ValueError: if a line is no flag of this version, a flag is missing, or a value is outside its range.
     """
     flag_values = flags.FlagValues()
     define_flags(flag_values)
     try:
-        flag_values(["config", f"--flagfile={path}"])
+        rest = flag_values(["config", f"--flagfile={path}"])[1:]
     except flags.Error as error:
         raise ValueError(f"{path}: {error}") from error
-    return from_flags(flag_values)
+    missing = [field.name for field in dataclasses.fields(TrainConfig) if not flag_values[field.name].present]
+    if rest or missing:
+        wrong = f"{rest[0]!r} is no flag" if rest else f"--{missing[0]} is missing"
+        raise ValueError(f"{path}: {wrong}; a run's config.flags holds one --name=value for each setting")
+    try:
+        return from_flags(flag_values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

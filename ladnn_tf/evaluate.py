@@ -48,7 +48,8 @@ def evaluate(
         split: `train`, `validation` or `test`.
         manifest: the data; the run's own, or another for an external test.
         out: folder for both files; the run's own folder also gets the figures into its card.
-        target_sensitivity: chooses another threshold on the run's validation predictions; None: the card's.
+        target_sensitivity: chooses another threshold on the run's validation predictions; the figures then have a
+            name of their own in `metrics.json` and do not enter the card. None: the card's threshold.
         prevalence: share of COVID-19 in (0, 1) for which PPV and NPV are worked out; None for none.
         resamples: bootstrap resamples over patients.
         seed: of the resamples.
@@ -57,7 +58,8 @@ def evaluate(
         The predictions and the evaluation (`report.evaluate_predictions`).
 
     Raises:
-        ValueError: if the data cannot be read, or the run's own folder is to take figures of other data.
+        ValueError: if the data cannot be read, the run's own folder is to take figures of other data, or `out` is
+            another run.
     """
     own = out.resolve() == run.folder.resolve()
     if own and file_sha256(manifest) != run.card.manifest["sha256"]:
@@ -65,6 +67,8 @@ def evaluate(
             f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
             "that its figures are kept apart"
         )
+    if not own and any((out / name).exists() for name in ("config.flags", "card.json")):
+        raise ValueError(f"--out={out} is another run; its predictions are not overwritten, give another folder")
     threshold, rule = operating_point(run, target_sensitivity)
     table = runs.predict_split(run, manifest, split)
     evaluation = report.evaluate_predictions(
@@ -78,6 +82,9 @@ def evaluate(
     )
     out.mkdir(parents=True, exist_ok=True)
     runs.write_predictions(out, split, table)
+    if target_sensitivity is not None:
+        runs.write_metrics(out, f"{split}, target sensitivity {target_sensitivity:g}", evaluation)
+        return table, evaluation
     runs.write_metrics(out, split, evaluation)
     if own:
         figures = {**run.card.metrics, split: runs.card_metrics(evaluation)}
@@ -85,11 +92,12 @@ def evaluate(
     return table, evaluation
 
 
-def _compare(run: runs.Run, table: pd.DataFrame, other: runs.Run, split: str, resamples: int, seed: int) -> str:
+def _compare(
+    run: runs.Run, table: pd.DataFrame, other: runs.Run, split: str, target: float | None, options: dict
+) -> str:
     theirs = runs.read_predictions(other.folder, split)
-    comparison = report.compare(
-        table, theirs, thresholds=(run.card.threshold, other.card.threshold), resamples=resamples, seed=seed
-    )
+    thresholds = tuple(operating_point(each, target)[0] for each in (run, other))
+    comparison = report.compare(table, theirs, thresholds=thresholds, **options)
     return report_text.format_comparison(comparison, (run.card.name, other.card.name))
 
 
@@ -115,7 +123,12 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("seed", 0, "of the resamples", **fv)
     command.parse(flag_values, argv, USAGE)
 
+    if flag_values.prevalence in (0.0, 1.0):
+        command.usage_error("--prevalence should be between 0 and 1, such as 0.05", USAGE)
     run = runs.load_run(flag_values.run)
+    other = runs.load_run(flag_values.compare_run) if flag_values.compare_run else None
+    if other:
+        runs.read_predictions(other.folder, flag_values.split)  # there, or an error before the work
     out = Path(flag_values.out) if flag_values.out else run.folder
     options = {"resamples": flag_values.resamples, "seed": flag_values.seed}
     table, evaluation = evaluate(
@@ -129,9 +142,9 @@ def main(argv: list[str]) -> int:
     )
     print(f"{run.card.name}: {flag_values.split} split\n")
     print(report_text.format_report(evaluation))
-    if flag_values.compare_run:
+    if other:
         print()
-        print(_compare(run, table, runs.load_run(flag_values.compare_run), flag_values.split, **options))
+        print(_compare(run, table, other, flag_values.split, flag_values.target_sensitivity, options))
     print(f"\nwritten: {out / f'predictions_{flag_values.split}.csv'}, {out / 'metrics.json'}")
     return 0
 

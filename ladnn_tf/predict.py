@@ -70,6 +70,9 @@ def _predict_batch(model, card: Card, files: Sequence[str | Path]) -> list[Predi
     covid = calibrated_probabilities(logits[COVID][:, 0], card.temperature)
     lesions = calibrated_probabilities(logits["lesions"], 1.0) if "lesions" in logits else None
     rows = {position: row for row, position in enumerate(images)}
+    for position, row in rows.items():
+        if not np.isfinite(covid[row]):
+            errors[position] = f"{files[position]}: the model gives no finite number for this image"
     return [
         Prediction(str(file), error=errors[position])
         if position in errors
@@ -132,7 +135,10 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("json", None, "write the answers to this JSON file", flag_values=flag_values)
     files = command.parse(flag_values, argv, USAGE, positional=True)
     if not files:
-        raise ValueError(f"no image files given; usage: {USAGE}")
+        command.usage_error("no image files given", USAGE)
+    for output in filter(None, (flag_values.csv, flag_values.json)):
+        if not Path(output).absolute().parent.is_dir():
+            raise ValueError(f"{output} cannot be written: there is no folder {Path(output).absolute().parent}")
     run = runs.load_run(flag_values.run)
     predictions = predict(run, files)
     print(format_table(predictions, run.card))

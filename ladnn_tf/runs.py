@@ -48,12 +48,15 @@ class Run:
         return keras.models.load_model(self.folder / "model.keras", compile=False, safe_mode=True)
 
 
-def create_folder(folder: str | Path, *, overwrite: bool) -> Path:
-    """Makes the folder of a new run.
+def check_new_folder(folder: str | Path, *, overwrite: bool) -> Path:
+    """Checks that a new run can be written to a folder; nothing is changed.
 
     Args:
         folder: the folder to make.
-        overwrite: whether a run that lies there is deleted first.
+        overwrite: whether a run that lies there may be replaced.
+
+    Returns:
+        The folder.
 
     Raises:
         ValueError: if the folder exists and is not to be overwritten, or is no run.
@@ -64,9 +67,15 @@ def create_folder(folder: str | Path, *, overwrite: bool) -> Path:
             raise ValueError(f"{folder} exists; give another --run, or --overwrite to replace it")
         if not (folder / "config.flags").is_file():
             raise ValueError(f"{folder} exists and is not a run (no config.flags); it is not overwritten")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def create_folder(folder: Path, config: TrainConfig) -> None:
+    """Makes the folder of a new run with its `config.flags`; one that `check_new_folder` let pass is deleted."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / "config.flags").write_text(config.to_flags(), encoding="utf-8")
 
 
 def load_run(folder: str | Path) -> Run:

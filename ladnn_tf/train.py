@@ -11,11 +11,9 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags
-from sklearn.metrics import roc_auc_score
 
 from ladnn_tf import calibration, command, config, losses, metrics, report, report_text, runs
 from ladnn_tf.card import Card, file_sha256, write_card
@@ -24,84 +22,12 @@ from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.labels import COVID
 from ladnn_tf.models.ladnn import build_model, float32_copy, logits_model, trunk_layers
 from ladnn_tf.models.weights import normalisation_of
+from ladnn_tf.validation import Split, Validation
 
 USAGE = "python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags [--run=runs/NAME]"
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One split, decoded: manifest rows, `(N, S, S, 3)` uint8 images and the labels that the loss takes."""
-
-    frame: pd.DataFrame
-    images: np.ndarray
-    labels: dict[str, np.ndarray]
-
-
-class Validation(keras.callbacks.Callback):
-    """Predicts the validation split after each epoch, keeps the best one's weights and writes `history.csv`.
-
-    The validation loss is the mean over images of the loss without weight decay. (A mean of batch means, as in
-    the original code, lets a last batch of two images choose the epoch.) With a moving average of the weights,
-    it is the average that is validated and kept.
-
-    Attributes:
-        best_epoch: number of the best epoch so far, from 1; 0 before the first.
-        best_weights: its weights, as `Model.get_weights` gives them.
-    """
-
-    def __init__(self, split: Split, settings: config.TrainConfig, history: Path) -> None:
-        super().__init__()
-        self._split = split
-        self._settings = settings
-        self._history = history
-        self._rows: list[dict[str, float]] = []
-        self._best = -math.inf
-        self.best_epoch = 0
-        self.best_weights: list[np.ndarray] = []
-
-    @property
-    def monitor(self) -> tuple[str, str]:
-        """Name and direction (`min` or `max`) of the value that decides, for early stopping."""
-        return f"val_{self._settings.select_by}", "max" if self._settings.select_by == "auc" else "min"
-
-    def on_epoch_end(self, epoch, logs=None):
-        average = keras.callbacks.SwapEMAWeights() if self._settings.ema_decay else None
-        if average:
-            average.set_model(self.model)
-            average.on_test_begin()
-        logs = logs if logs is not None else {}
-        logs.update(self._evaluate())
-        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        name, direction = self.monitor
-        score = logs[name] if direction == "max" else -logs[name]
-        if math.isfinite(score) and score > self._best:
-            self._best, self.best_epoch = score, epoch + 1
-            self.best_weights = self.model.get_weights()
-        if average:
-            average.on_test_end()
-        self._rows.append({"epoch": epoch + 1, **logs})
-        pd.DataFrame(self._rows).to_csv(self._history, index=False)
-
-    def _evaluate(self) -> dict[str, float]:
-        labels = self._split.labels
-        logits = runs.predict_logits(self.model, self._split.images)
-        per_image = losses.per_image_loss(labels, logits, self._settings.covid_weight)
-        covid = losses.covid_loss(labels[COVID], logits[COVID])
-        return {
-            "val_loss": float(np.mean(per_image)),
-            "val_covid_loss": float(np.mean(covid)),
-            "val_auc": _auc(labels[COVID][:, 0], logits[COVID][:, 0]),
-        }
-
-
-def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    if labels.min() == labels.max() or not np.isfinite(scores).all():
-        return math.nan
-    return float(roc_auc_score(labels, scores))
-
-
-def _load_splits(settings: config.TrainConfig) -> dict[str, Split]:
-    manifest = read_manifest(settings.manifest)
+def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[str, Split]:
     frames = {name: select_split(manifest, name) for name in ("train", "validation")}
     for name, frame in frames.items():
         if frame[COVID].nunique() < 2:
@@ -144,18 +70,14 @@ def learning_rate_schedule(settings: config.TrainConfig, steps_per_epoch: int):
     Returns:
         A number, or a Keras schedule of the optimizer's step.
 
-    Raises:
-        ValueError: if the warm-up takes all epochs.
     """
     if not settings.warmup_epochs and not settings.cosine_decay:
         return settings.learning_rate
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     steps = settings.epochs * steps_per_epoch
-    if warmup >= steps:
-        raise ValueError(f"--warmup_epochs={settings.warmup_epochs} leaves none of --epochs={settings.epochs}")
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else settings.learning_rate,
-        decay_steps=steps - warmup,
+        decay_steps=max(1, steps - warmup),
         alpha=0.0 if settings.cosine_decay else 1.0,
         warmup_target=settings.learning_rate if warmup else None,
         warmup_steps=warmup,
@@ -226,7 +148,14 @@ def _fit_all(
     _fit(model, split, settings, callbacks, rate, settings.frozen_epochs, last)
 
 
-def _finish(model: keras.Model, split: Split, settings: config.TrainConfig, best_epoch: int, folder: Path) -> str:
+def _finish(
+    model: keras.Model,
+    split: Split,
+    settings: config.TrainConfig,
+    manifest_sha256: str,
+    best_epoch: int,
+    folder: Path,
+) -> str:
     """Writes model, validation predictions, metrics and card; returns the evaluation as text."""
     part = folder / "part.keras"
     model.save(part)
@@ -253,7 +182,7 @@ def _finish(model: keras.Model, split: Split, settings: config.TrainConfig, best
         temperature=temperature,
         threshold=threshold,
         threshold_rule=rule,
-        manifest={"file": Path(settings.manifest).name, "sha256": file_sha256(settings.manifest)},
+        manifest={"file": Path(settings.manifest).name, "sha256": manifest_sha256},
         model_sha256=file_sha256(folder / "model.keras"),
         best_epoch=best_epoch,
         metrics={"validation": runs.card_metrics(evaluation)},
@@ -284,6 +213,8 @@ def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool =
         ValueError: if manifest, images, weights or settings do not fit; nothing has been written then. Also if
             the training diverged from its first epoch on.
     """
+    folder = runs.check_new_folder(folder, overwrite=overwrite)
+    manifest = read_manifest(settings.manifest)
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -295,9 +226,8 @@ def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool =
         batch_norm_momentum=settings.batch_norm_momentum,
         precision=settings.precision,
     )
-    splits = _load_splits(settings)
-    folder = runs.create_folder(folder, overwrite=overwrite)
-    (folder / "config.flags").write_text(settings.to_flags(), encoding="utf-8")
+    splits = _load_splits(manifest, settings)
+    runs.create_folder(folder, settings)
     trained = logits_model(model)
     validation = Validation(splits["validation"], settings, folder / "history.csv")
     _fit_all(trained, splits["train"], settings, validation, folder)
@@ -307,7 +237,9 @@ def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool =
         )
     trained.set_weights(validation.best_weights)
     # Trained in mixed precision or not, what is kept computes in float32.
-    return _finish(float32_copy(model), splits["validation"], settings, validation.best_epoch, folder)
+    final = float32_copy(model)
+    sha256 = manifest.attrs["sha256"]
+    return _finish(final, splits["validation"], settings, sha256, validation.best_epoch, folder)
 
 
 def main(argv: list[str]) -> int:

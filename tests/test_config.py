@@ -41,11 +41,28 @@ def test_a_flag_of_another_version_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate=1\n", "'learning_rate=1' is no flag"),
+        ("", "--manifest is missing"),
+        (TrainConfig().to_flags().replace("--epochs=15\n", ""), "--epochs is missing"),
+        (TrainConfig().to_flags().replace("--epochs=15", "--epochs=0"), "--epochs should be at least 1"),
+    ],
+)
+def test_a_hand_edited_config_is_refused_with_its_fault(tmp_path, text, message):
+    (tmp_path / "config.flags").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.flags: .*" + message):
+        config.read_config(tmp_path / "config.flags")
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"epochs": 0}, "--epochs should be at least 1. Received: 0"),
         ({"task": "both"}, "--task should be one of ladnn, baseline"),
         ({"ema_decay": 1.0}, "--ema_decay should be from 0.0 to 0.9999"),
+        ({"learning_rate": float("nan")}, "--learning_rate should be at least 0.0. Received: nan"),
+        ({"warmup_epochs": 4.0, "epochs": 4}, "--warmup_epochs=4.0 leaves none of --epochs=4"),
         ({"scale_min": 1.5}, "--scale_min=1.5 is above --scale_max=1.2"),
     ],
 )

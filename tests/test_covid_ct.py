@@ -2,15 +2,18 @@
 
 import math
 
+import pandas as pd
 import pytest
 from tiny_covid_ct import LUNG_CANCER, write_covid_ct, write_image, write_ladnn_d1
 
-from ladnn_tf.data.covid_ct import correct_labels, read_covid_ct, read_ladnn_d1
+from ladnn_tf.data.covid_ct import correct_labels, read_covid_ct
+from ladnn_tf.data.ladnn_d1 import read_ladnn_d1
 from ladnn_tf.data.published_table import Remark, Row, read_labels
 from ladnn_tf.labels import LESIONS
 
 ANNOTATION = "la-dnn/COVID-CT-MetaInfo_new.csv"
 POSITIVES = "ucsd/COVID-CT-MetaInfo.csv"
+NEGATIVES = "ucsd/NonCOVID-CT-MetaInfo.csv"
 UUID = "191F3B3A-2879-4EF3-BE56-EE0D2B5AAEE3"
 LUNG_CT = "LungCT-Diagnosis"
 KJR, PIIS = "kjr-21-e24-p2-8", "PIIS0140673620301549_0%1"
@@ -120,6 +123,53 @@ def test_d0_refuses_what_it_cannot_place(d0):
         ("images/CT_NonCOVID/91%1.png", 0, "91%1.png", "no split file lists this image"),
         ("images/CT_NonCOVID/unlisted.png", 0, "unlisted.png", "no split file lists this image"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "number", "name"),
+    [
+        (ANNOTATION, f"{KJR}.png,Patient 2,CVD19,,,,,,", 7, f"{KJR}.png"),
+        (POSITIVES, f"{KJR}.png,Patient 2,2,,F", 5, f"{KJR}.png"),  # as the first, whose age is no number
+        (NEGATIVES, "9,1049.png,medpix_patient_1,14,1", 5, "1049.png"),
+    ],
+)
+def test_d0_a_row_that_repeats_another_is_mended(d0, table, row, number, name):
+    before = read_covid_ct(d0)
+    with (d0 / table).open("a", encoding="utf-8") as file:
+        file.write(f"{row}\n")
+    after = read_covid_ct(d0)
+    assert [remark for remark in after.mended if remark not in before.mended] == [
+        Remark(table, number, name, "repeats an earlier row of this image: read once")
+    ]
+    pd.testing.assert_frame_equal(after.rows, before.rows)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "message"),
+    [
+        (
+            ANNOTATION,
+            f"{KJR},Patient 9,CVD19,,,,,,",
+            rf"{ANNOTATION}, row 7: \('Patient 9', ''\) for image {KJR}\.png, but \('Patient 2', ''\) in row 3",
+        ),
+        (ANNOTATION, f"{KJR},Patient 2,CVD19,,,,,,A report", r"row 7: .* in row 3; keep one of the two rows"),
+        (POSITIVES, f"{KJR},Patient 2,2,41,F", r"row 5: \(41, 'F'\) for .*, but \(None, 'F'\) in row 3"),
+        (NEGATIVES, "9,1049.png,medpix_patient_2,14,1", "row 5: 'medpix_patient_2' for .* in row 4"),
+    ],
+)
+def test_d0_rows_that_contradict_each_other_are_an_error_that_names_both(d0, table, row, message):
+    with (d0 / table).open("a", encoding="utf-8") as file:
+        file.write(f"{row}\n")
+    with pytest.raises(ValueError, match=message):
+        read_covid_ct(d0)
+
+
+def test_d0_an_age_beyond_the_manifest_s_range_is_left_empty(d0):
+    _replace(d0 / POSITIVES, b",1,41,M", b",1,141,M")
+    reading = read_covid_ct(d0)
+    name = "2020.03.22.20040782-p25-1542.png"
+    assert math.isnan(_row(reading, name)["age"])
+    assert Remark(POSITIVES, 2, name, "age '141' is no number of years: left empty") in reading.mended
 
 
 def test_d0_another_suffix_is_not_taken_from_an_image_that_is_listed_itself(d0):

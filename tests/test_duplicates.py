@@ -64,7 +64,7 @@ def frame(tmp_path):
         rows.append(
             {"image": path.name, "path": str(path), "split": split, "patient": f"p{number}", "covid": number % 2}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(source="covid_ct/medpix")
 
 
 def test_pairs_across_splits_are_found_and_those_within_one_are_not(frame):
@@ -78,6 +78,17 @@ def test_pairs_across_splits_are_found_and_those_within_one_are_not(frame):
     first = pairs.iloc[0]
     assert (first["distance"], first["split_1"], first["split_2"]) == (0, "train", "test")
     assert (first["patient_1"], first["patient_2"], first["covid_1"], first["covid_2"]) == ("p0", "p1", 0, 1)
+
+
+def test_only_equal_images_count_where_one_is_a_phantom(frame):
+    pairs = near_duplicates(frame.assign(source="covid_ct/phantom"))
+    assert pairs["kind"].tolist() == ["exact"] * 2
+    assert list(zip(pairs["image_1"], pairs["image_2"], strict=True)) == [("0.png", "1.png"), ("1.png", "4.png")]
+    # Row 0 alone: its near pair with 2 goes, those of 1 and 4 with 2 stay.
+    frame.loc[0, "source"] = "covid_ct/phantom"
+    pairs = near_duplicates(frame)
+    assert pairs["kind"].tolist() == ["exact"] * 2 + ["near"] * 2
+    assert set(pairs["image_1"][2:]) | set(pairs["image_2"][2:]) == {"1.png", "2.png", "4.png"}
 
 
 def test_an_image_that_cannot_be_read_is_left_out(frame):

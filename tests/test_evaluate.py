@@ -40,6 +40,29 @@ def test_another_target_sensitivity_moves_the_threshold_but_not_the_card(run_cop
     assert evaluate.operating_point(run, None) == (run.card.threshold, run.card.threshold_rule)
 
 
+def test_an_override_is_kept_apart_from_the_card_s_own_figures(run_copy):
+    before = (run_copy / "card.json").read_bytes()
+    arguments = [f"--run={run_copy}", "--split=test", "--resamples=100"]
+    assert evaluate.main(["evaluate", *arguments, "--target_sensitivity=0.5"]) == 0
+    assert (run_copy / "card.json").read_bytes() == before
+    written = json.loads((run_copy / "metrics.json").read_text())
+    assert set(written) == {"validation", "test, target sensitivity 0.5"}
+
+
+def test_the_folder_of_another_run_is_not_written_into(run_copy, tiny_baseline_run, tmp_path):
+    other = shutil.copytree(tiny_baseline_run, tmp_path / "other")
+    with pytest.raises(ValueError, match="is another run"):
+        evaluate.main(["evaluate", f"--run={run_copy}", f"--out={other}", "--split=validation"])
+
+
+def test_what_cannot_work_is_said_before_the_prediction(run_copy, tiny_baseline_run):
+    with pytest.raises(SystemExit):
+        evaluate.main(["evaluate", f"--run={run_copy}", "--prevalence=1"])
+    with pytest.raises(ValueError, match=r"no .*predictions_test\.csv"):
+        evaluate.main(["evaluate", f"--run={run_copy}", f"--compare_run={tiny_baseline_run}"])
+    assert not (run_copy / "predictions_test.csv").exists()
+
+
 def test_other_data_needs_a_folder_of_its_own(run_copy, phantom_manifest, tmp_path):
     text = phantom_manifest.read_text().splitlines(keepends=True)
     other = phantom_manifest.parent / "other.csv"

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def test_columns_are_in_the_published_order():
 def test_a_manifest_is_read_with_types_paths_and_hash(tmp_path):
     path = _write(tmp_path / "m.csv")
     frame = read_manifest(path)
-    assert list(frame.columns) == [*COLUMNS, "path"]
+    assert list(frame.columns) == [*COLUMNS, "path", "row"]
     assert frame.index.tolist() == [0, 1, 2, 3]
     assert frame["covid"].tolist() == [1, 0, 0, 1]
     assert frame["covid"].dtype.kind == "i"
@@ -50,12 +51,29 @@ def test_a_manifest_is_read_with_types_paths_and_hash(tmp_path):
     assert frame.attrs["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_ages_of_0_and_120_are_allowed(tmp_path):
+    rows = ["a.png,p1,,train,1,,,,,,,,0,,,", "b.png,p2,,train,1,,,,,,,,120,,,"]
+    assert read_manifest(_write(tmp_path / "m.csv", rows))["age"].tolist() == [0, 120]
+
+
 def test_other_columns_and_a_byte_order_mark_are_no_obstacle(tmp_path):
     path = tmp_path / "m.csv"
     path.write_text(f"note,{HEADER}\nx,{ROWS[0]}\n", encoding="utf-8-sig")
     frame = read_manifest(path)
-    assert list(frame.columns) == [*COLUMNS, "path"]
+    assert list(frame.columns) == [*COLUMNS, "path", "row"]
     assert frame.loc[0, "image"] == "a.png"
+
+
+def test_rows_count_as_a_text_editor_does_and_are_not_written(tmp_path):
+    # An empty line behind the first row; the third has two lines.
+    path = _write(tmp_path / "m.csv", [ROWS[0], "", *ROWS[1:]])
+    frame = read_manifest(path)
+    assert frame["row"].dtype.kind == "i"
+    assert frame["row"].tolist() == [2, 4, 5, 7]
+    assert select_split(frame, "test")["row"].tolist() == [5, 7]
+    write_manifest(frame.iloc[1:], tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text(encoding="utf-8").startswith(f"{HEADER}\n")
+    assert read_manifest(tmp_path / "again.csv")["row"].tolist() == [2, 3, 5]
 
 
 def test_written_and_read_again_nothing_changes(tmp_path):
@@ -112,7 +130,18 @@ def test_images_and_manifest_below_one_link_can_still_move(tmp_path):
         (",p9,,train,1,,,,,,,,,,,", "row 7: image is empty"),
         ("x.png,,,train,1,,,,,,,,,,,", "row 7: patient is empty"),
         ("x.png,p9,train", "row 7: 3 cells; the header has 16"),
-        ("a.png,p9,,train,1,,,,,,,,,,,", "row 7: image 'a.png' is listed in row 2 already"),
+        ("x.png,p9,,train,1,,,,,,,,-1,,,", "row 7: age should be from 0 to 120 years or empty. Received: '-1'"),
+        ("x.png,p9,,train,1,,,,,,,,121,,,", "row 7: age should be from 0 to 120 years or empty. Received: '121'"),
+        ("x.png ,p9,,train,1,,,,,,,,,,,", "row 7: image should have no white space around it. Received: 'x.png '"),
+        ("x.png,p1 ,,test,1,,,,,,,,,,,", "row 7: patient should have no white space around it. Received: 'p1 '"),
+        ("x.png,p9,\tc,train,1,,,,,,,,,,,", "row 7: source should have no white space around it."),
+        ("x.png,p9,, train,1,,,,,,,,,,,", "row 7: split should have no white space around it. Received: ' train'"),
+        ("a.png,p9,,train,1,,,,,,,,,,,", "row 7: image 'a.png' is the same file as that of row 2; list it once"),
+        ("./a.png,p9,,train,1,,,,,,,,,,,", "row 7: image './a.png' is the same file as that of row 2"),
+        (
+            "x/../sub//b.png,p9,,train,1,,,,,,,,,,,",
+            "row 7: image 'x/../sub//b.png' is the same file as that of row 3",
+        ),
         ("x.png,p1,,test,1,,,,,,,,,,,", "row 7: patient 'p1' is in split 'test' here and in 'train' in row 2"),
     ],
 )
@@ -129,6 +158,8 @@ def test_a_file_that_is_no_manifest_is_an_error(tmp_path):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(ValueError, match=r"row 1: the columns \['age'\] are missing"):
         read_manifest(_write(tmp_path / "m.csv", header=HEADER.replace(",age,", ",years,")))
+    with pytest.raises(ValueError, match=r"row 1: the columns \['covid', 'sex'\] are there more than once"):
+        read_manifest(_write(tmp_path / "m.csv", [f"{row},0,F" for row in ROWS], f"{HEADER},covid,sex"))
     with pytest.raises(ValueError, match="lists no images"):
         read_manifest(_write(tmp_path / "m.csv", rows=[]))
     (tmp_path / "m.csv").write_bytes(b"\xff\xfe")
@@ -143,11 +174,34 @@ def test_a_wrong_frame_leaves_the_old_file_as_it_was(tmp_path):
     path = _write(tmp_path / "m.csv")
     before = path.read_bytes()
     frame = read_manifest(path)
-    with pytest.raises(ValueError, match="row 2: covid should be"):
+    with pytest.raises(
+        ValueError, match=r"m\.csv was not written: image 'a\.png' of patient 'p1': covid should be"
+    ):
         write_manifest(frame.assign(covid=[7, 0, 0, 1]), path)
     with pytest.raises(ValueError, match=r"\['age'\], which the frame lacks"):
         write_manifest(frame.drop(columns="age"), path)
     assert path.read_bytes() == before
+
+
+def test_errors_while_writing_name_image_and_patient_as_there_are_no_rows_yet(tmp_path):
+    frame = read_manifest(_write(tmp_path / "m.csv"))
+    for wrong, message in (
+        (
+            frame.assign(patient=["p1", "p1", "p3", "p4"]),
+            "image 'sub/b.png' of patient 'p1': patient 'p1' is in split 'validation' here and in 'train' in"
+            " image 'a.png' of patient 'p1'; a patient",
+        ),
+        (
+            frame.assign(path=[frame["path"][i] for i in (0, 1, 2, 0)]),
+            "image 'a.png' of patient 'p4': image 'a.png' is the same file as that of image 'a.png' of patient"
+            " 'p1'; list it once",
+        ),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)) as error:
+            write_manifest(wrong, tmp_path / "new.csv")
+        assert str(error.value).startswith(f"{tmp_path / 'new.csv'} was not written: ")
+        assert "row" not in str(error.value).removeprefix(str(tmp_path))
+    assert not (tmp_path / "new.csv").exists()
 
 
 def test_a_failure_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -242,6 +296,47 @@ def test_command_reports_duplicates_and_contradictions(tmp_path, folders, capsys
     assert "Images in two splits: 1\n  exact, 0 of 255 bits differ, and their labels contradict each other" in text
     _run(tmp_path, f"--covid_ct={folders[0]}", "--noduplicates")
     assert "two splits" not in capsys.readouterr().out
+
+
+def _papers(text: str) -> list[list[str]]:
+    """The lines below `Source papers in more than one split`, word by word."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Source papers in more than one split:"))
+    return [line.split() for line in lines[start : lines.index("", start)]]
+
+
+def test_command_lists_papers_in_more_than_one_split(tmp_path, folders, capsys):
+    d0, d1 = folders
+    # D0's image of kjr-21-e24 goes to the test split; D1's patient of most images, that paper, goes to training.
+    tables = [d0 / "la-dnn" / name for name in ("train_meta.csv", "test_meta.csv")]
+    training, test = (table.read_text(encoding="utf-8") for table in tables)
+    row = "kjr-21-e24-p2-8.png,CVD19,,,,,\n"
+    tables[0].write_text(training.replace(row, ""), encoding="utf-8")
+    tables[1].write_text(test + row, encoding="utf-8")
+    frame = _run(tmp_path, f"--covid_ct={d0}", f"--ladnn_d1={d1}")
+    assert frame["split"][frame["source"] == "ladnn_d1/kjr-21-e24"].tolist() == ["train", "train"]
+    head, _, columns, *papers = _papers(capsys.readouterr().out)
+    assert (head[-1], columns) == ("2", ["images:", "train", "validation", "test"])
+    assert papers == [["1", "0", "1", "20040782"], ["2", "0", "1", "kjr-21-e24"]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_command_splits_by_source_over_both_datasets(tmp_path, folders, capsys, seed):
+    d0, d1 = folders
+    frame = _run(tmp_path, f"--covid_ct={d0}", f"--ladnn_d1={d1}", "--split=source", f"--seed={seed}")
+    for paper, images in (("kjr-21-e24", 3), ("20040782", 2)):
+        splits = frame["split"][frame["source"].str.endswith(f"/{paper}")]
+        assert (len(splits), splits.nunique()) == (images, 1)
+    assert [line[-1] for line in _papers(capsys.readouterr().out)] == ["0"]
+
+
+def test_command_says_that_near_duplicates_of_phantoms_are_not_looked_for(tmp_path, phantoms, folders, capsys):
+    _run(tmp_path, f"--covid_ct={phantoms}")
+    text = capsys.readouterr().out
+    assert "Images in two splits: 0\n  Near-duplicates are not looked for among phantoms" in text
+    assert "Source papers in more than one split: 0" in text
+    _run(tmp_path, f"--covid_ct={folders[0]}")
+    assert "phantoms" not in capsys.readouterr().out
 
 
 def test_command_line_errors(tmp_path, folders, capsys):

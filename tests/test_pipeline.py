@@ -63,16 +63,26 @@ def test_verify_images_names_every_bad_file_with_its_row(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "good.png")
     (tmp_path / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\n")
     names = ["good.png", "pointer.png", "missing.png"]
-    frame = pd.DataFrame({"path": [str(tmp_path / name) for name in names]})
+    frame = pd.DataFrame({"path": [str(tmp_path / name) for name in names], "row": [7, 9, 12]})
     frame.attrs["path"] = "manifest.csv"
     with pytest.raises(ValueError, match=r"2 of 3 images of manifest\.csv") as caught:
         pipeline.verify_images(frame)
     message = str(caught.value)
-    assert "row 3: " in message  # the header is row 1
+    assert "row 9: " in message
     assert "Git LFS pointer" in message
-    assert f"row 4: {tmp_path / 'missing.png'}: No such file" in message
+    assert f"row 12: {tmp_path / 'missing.png'}: No such file" in message
     assert "good.png" not in message
     pipeline.verify_images(frame.iloc[:1])
+
+
+def test_an_image_that_only_tensorflow_cannot_decode_is_named_too(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "b.png").write_bytes(b"")
+    names = ["a.png", "b.png", "c.png"]
+    frame = pd.DataFrame({"path": [str(tmp_path / name) for name in names], "row": [2, 5, 8]})
+    with pytest.raises(ValueError, match=r"row 5: .*b\.png cannot be decoded"):
+        pipeline.load_images(frame, 8)
 
 
 def test_images_are_cached_in_order_in_memory_and_on_disk(phantom_manifest, tmp_path):
@@ -146,12 +156,14 @@ def test_order_and_augmentation_are_functions_of_seed_epoch_and_row(ten_images):
     assert any((a[0] != b[0]).any() for a, b in zip(another_seed, resumed, strict=True))
 
 
-def test_a_row_draws_the_same_numbers_whatever_its_place_in_the_order():
-    draws = pipeline.augmentation_draws(7, tf.constant(4, tf.int64), 10).numpy()
-    assert draws.shape == (10, 5)
-    assert len({tuple(row) for row in draws}) == 10
-    np.testing.assert_array_equal(draws, pipeline.augmentation_draws(7, tf.constant(4, tf.int64), 10))
-    assert (draws != pipeline.augmentation_draws(7, tf.constant(5, tf.int64), 10).numpy()).all()
+def test_a_row_is_augmented_by_its_own_draws_wherever_it_stands_in_the_order(ten_images):
+    augmentation = pipeline.Augmentation(shear_degrees=10, brightness=0.1, contrast=0.1)
+    draws = pipeline.augmentation_draws(1, tf.constant(4, tf.int64), 10)
+    assert len({tuple(row) for row in draws.numpy()}) == 10
+    expected = pipeline.augment(ten_images, draws, augmentation).numpy()
+    for images, labels in dataset(ten_images, 4, 5, augmentation=augmentation):
+        np.testing.assert_allclose(images, expected[labels["covid"][:, 0].astype(int)], atol=1e-3)
+    assert (draws.numpy() != pipeline.augmentation_draws(1, tf.constant(5, tf.int64), 10).numpy()).all()
 
 
 def spot(row, column, size=9):

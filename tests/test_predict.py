@@ -66,5 +66,19 @@ def test_more_files_than_a_batch_keep_their_order(tiny_run, files, monkeypatch):
 
 
 def test_no_files_is_an_error(tiny_run):
-    with pytest.raises(ValueError, match="no image files given"):
+    with pytest.raises(SystemExit) as caught:
         predict.main(["predict", f"--run={tiny_run}"])
+    assert caught.value.code == 2
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(tiny_run, files, tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        predict.main(["predict", f"--run={tiny_run}", f"--csv={tmp_path}/nowhere/out.csv", files[0]])
+
+
+def test_a_number_that_is_none_is_no_answer(tiny_run, files, monkeypatch):
+    broken = {"covid": np.array([[np.nan]]), "lesions": np.zeros((1, 5))}
+    monkeypatch.setattr(predict.runs, "predict_logits", lambda *_: broken)
+    answer = predict.predict(runs.load_run(tiny_run), files[:1])[0]
+    assert answer.covid is None
+    assert "no finite number" in answer.error

@@ -36,6 +36,8 @@ def test_another_model_beside_the_card_is_refused(run_copy):
         ({"format": 99}, "card format 99"),
         ({"task": "segmentation"}, "task should be one of"),
         ({"temperature": 0.0}, "temperature should be above 0"),
+        ({"labels": ["covid", "Csld", "GGO", "CrPa", "AirBr", "InSepThi"]}, "labels should be covid, GGO"),
+        ({"image_size": "96"}, "image_size should be a number of pixels"),
         ({"threshold": 1.5}, "threshold should be a probability"),
         ({"surprise": 1}, "not a model card of this version: .*surprise"),
     ],

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from ladnn_tf.data.covid_ct import read_covid_ct
-from ladnn_tf.data.splits import FRACTIONS, source_groups, split_by_patient, split_by_source
+from ladnn_tf.data.splits import (
+    FRACTIONS,
+    papers_in_several_splits,
+    source_groups,
+    split_by_patient,
+    split_by_source,
+)
 from ladnn_tf.labels import LESIONS, SPLITS
 
 
@@ -99,6 +105,22 @@ def test_papers_stay_together():
     assert split[~papers].nunique() == 3
 
 
+def test_papers_in_several_splits_by_hand():
+    rows = [
+        ("covid_ct/kjr", "train"), ("covid_ct/kjr", "train"), ("ladnn_d1/kjr", "test"),  # over both datasets
+        ("covid_ct/1", "train"), ("covid_ct/1", "validation"), ("covid_ct/1", "test"),
+        ("covid_ct/2", "test"), ("covid_ct/2", "test"),  # in one split
+        ("covid_ct/medpix", "train"), ("covid_ct/medpix", "test"),  # an archive
+        ("covid_ct/phantom", "train"), ("covid_ct/phantom", "test"),
+        ("", "train"), ("", "test"),
+    ]  # fmt: skip
+    papers = papers_in_several_splits(pd.DataFrame(rows, columns=["source", "split"]))
+    assert papers.index.tolist() == ["1", "kjr"]
+    assert papers[list(SPLITS)].to_numpy().tolist() == [[1, 1, 1], [2, 0, 1]]
+    none = papers_in_several_splits(pd.DataFrame(rows[8:], columns=["source", "split"]))
+    assert none.shape == (0, 3)
+
+
 def test_impossible_splits_are_refused():
     frame = _frame(0, patients=2)
     with pytest.raises(ValueError, match=r"three groups \(patient\) or more; there are 2"):
@@ -116,3 +138,9 @@ def test_real_data_is_split_with_every_lesion_everywhere(shared_data, split_rows
     for covid in (0, 1):
         shares = split[frame["covid"] == covid].value_counts(normalize=True)[list(SPLITS)]
         assert np.abs(shares.to_numpy() - FRACTIONS).max() < 0.04
+
+
+def test_real_published_split_shares_three_preprints(shared_data):
+    papers = papers_in_several_splits(read_covid_ct(shared_data / "covid-ct").rows)
+    assert papers.index.tolist() == ["20034686", "20035212", "20040782"]
+    assert papers.loc["20040782"].tolist() == [4, 5, 5]

@@ -1,5 +1,7 @@
 """Initial weights: every source gives the publisher's own features, or a clear error."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -158,11 +160,21 @@ def test_pickles_are_not_read(tiny_backbone, tmp_path):
 def test_unusable_sources_say_what_to_do(tiny_backbone, tmp_path, monkeypatch):
     (tmp_path / "junk.npz").write_bytes(b"junk")
     (tmp_path / "junk.keras").write_bytes(b"junk")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "zip.keras", "w") as file:
+        file.writestr("readme.txt", "no model")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.savez(tmp_path / "std.npz", **{"normalisation/mean": np.zeros(3), "normalisation/std": np.zeros(3)})
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     other.save(tmp_path / "other.keras")
     for source, message in {
         str(tmp_path / "junk.npz"): "cannot be read as a .npz",
         str(tmp_path / "junk.keras"): "cannot be read as a Keras file",
+        str(tmp_path / "empty.npz"): "cannot be read as a .npz",
+        str(tmp_path / "array.npz"): "cannot be read as a .npz",
+        str(tmp_path / "std.npz"): "three numbers each",
+        str(tmp_path / "zip.keras"): "cannot be read as a Keras file",
         str(tmp_path / "other.keras"): "normalisation of its weights is unknown",
         str(tmp_path / "no.npz"): "there is no weights file",
         "image-net": "Received: 'image-net'",

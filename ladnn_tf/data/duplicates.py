@@ -15,6 +15,7 @@ from absl import logging
 from PIL import Image
 
 from ladnn_tf.data import preprocess
+from ladnn_tf.data.sources import PHANTOMS
 
 HASH_BITS = 255
 
@@ -24,8 +25,8 @@ MAX_DISTANCE = 54
 Chosen by looking at the pairs across the published split of COVID-CT. There are four up to 54, and each is a
 true one: at 12 and 22 the same image, taken from two places; at 50 and 52 neighbouring slices of one person.
 From 58 on they are different persons. The same image, compressed, resized, brightened or with an arrow drawn
-in, stays below 32; cropped by 1 % on each side, below 42; cropped by 4 % it is not found. Phantoms are drawn
-by one hand and resemble each other more: up to 54 there are hundreds of pairs, up to 32 none.
+in, stays below 32; cropped by 1 % on each side, below 42; cropped by 4 % it is not found. For phantoms no
+distance works: drawn by one hand, they resemble each other too much, so that only equal ones are looked for.
 """
 
 _GRID = 32
@@ -65,10 +66,10 @@ def hamming_distances(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def near_duplicates(frame: pd.DataFrame, max_distance: int = MAX_DISTANCE) -> pd.DataFrame:
     """Returns the pairs of images that are equal, or nearly, and in different splits.
 
-    An image that cannot be read is left out, and named in the log.
+    An image that cannot be read is left out, and named in the log. With a phantom, only an equal image counts.
 
     Args:
-        frame: columns `path`, `image`, `split`, `patient` and `covid`.
+        frame: columns `path`, `image`, `source`, `split`, `patient` and `covid`.
         max_distance: the largest Hamming distance of the perceptual hashes that counts as near.
 
     Returns:
@@ -88,13 +89,15 @@ def near_duplicates(frame: pd.DataFrame, max_distance: int = MAX_DISTANCE) -> pd
         rows.append(row)
     readable = frame.iloc[rows]
     splits, digests = readable["split"].to_numpy(), np.array(digests)
+    phantom = (readable["source"] == PHANTOMS).to_numpy()
     bits = np.array(hashes).reshape(-1, HASH_BITS)
     pairs = []
     for first in range(len(readable)):
         distances = hamming_distances(bits[first : first + 1], bits[first + 1 :])[0]
         across = splits[first + 1 :] != splits[first]
         exact = digests[first + 1 :] == digests[first]
-        for offset in np.flatnonzero(across & (distances <= max_distance)):
+        near = (distances <= max_distance) & ~(phantom[first] | phantom[first + 1 :])
+        for offset in np.flatnonzero(across & (exact | near)):
             kind = "exact" if exact[offset] else "near"
             pairs.append((kind, int(distances[offset]), first, first + 1 + offset))
     pairs.sort(key=lambda pair: (pair[0] != "exact", *pair[1:]))

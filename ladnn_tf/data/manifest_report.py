@@ -1,4 +1,4 @@
-"""What the manifest's command prints: rows mended and refused, duplicates, Table 1, lesions."""
+"""What the manifest's command prints: rows mended and refused, duplicates, shared papers, Table 1, lesions."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import pandas as pd
 
 from ladnn_tf.data.duplicates import HASH_BITS
 from ladnn_tf.data.published_table import Remark
+from ladnn_tf.data.sources import PHANTOMS
 from ladnn_tf.labels import COVID, LESIONS, SPLITS
 
 # Table 1 of Liu et al. 2020: images and patients; all, training, validation, test. D1's split is not given.
@@ -48,7 +49,7 @@ def table1(frame: pd.DataFrame) -> str:
                 for figures in _PAPER_TABLE1[name, covid]
             )
             lines.append(f"{name + ' ' + title:16}{ours}  {paper}")
-    if (frame["source"] == "covid_ct/phantom").any():
+    if (frame["source"] == PHANTOMS).any():
         lines.append("These are phantoms, drawn and not scanned: the paper's figures are not theirs.")
     return "\n".join(lines)
 
@@ -88,18 +89,38 @@ def remarks(remarks: Sequence[Remark], verb: str) -> str:
     return "\n".join(lines)
 
 
-def duplicates(pairs: pd.DataFrame) -> str:
-    """Returns the duplicates across splits, a pair to a line.
+def duplicates(pairs: pd.DataFrame, *, phantoms: bool) -> str:
+    """Returns the duplicates across splits, three lines to a pair.
 
     Args:
         pairs: as `duplicates.near_duplicates`.
+        phantoms: whether phantoms were among the images compared.
     """
     lines = ["", f"Images in two splits: {len(pairs)}"]
+    if phantoms:
+        lines.append("  Near-duplicates are not looked for among phantoms, which all resemble each other.")
     for pair in pairs.itertuples(index=False):
         contradiction = "" if pair.covid_1 == pair.covid_2 else ", and their labels contradict each other"
         lines.append(f"  {pair.kind}, {pair.distance} of {HASH_BITS} bits differ{contradiction}")
         lines.append(f"    {pair.split_1:12}{pair.image_1} ({pair.patient_1}, covid {pair.covid_1})")
         lines.append(f"    {pair.split_2:12}{pair.image_2} ({pair.patient_2}, covid {pair.covid_2})")
+    return "\n".join(lines)
+
+
+def shared_papers(papers: pd.DataFrame) -> str:
+    """Returns the papers whose images are in more than one split, one to a line.
+
+    Args:
+        papers: as `splits.papers_in_several_splits`.
+    """
+    lines = ["", f"Source papers in more than one split: {len(papers)}"]
+    if not papers.empty:
+        lines.append("  (--split=source makes a split without any)")
+        lines.append(f"{'images:':16}" + "".join(f"{split:>12}" for split in SPLITS))
+        lines += [
+            f"{'':16}" + "".join(f"{images[split]:>12}" for split in SPLITS) + f"  {paper}"
+            for paper, images in papers.iterrows()
+        ]
     return "\n".join(lines)
 
 

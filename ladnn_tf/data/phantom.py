@@ -25,7 +25,7 @@ from ladnn_tf.data.phantom_sheet import write_contact_sheet
 from ladnn_tf.data.phantom_slice import Slice, draw_slice
 from ladnn_tf.labels import LESIONS, SPLITS
 
-_USAGE = "python -m ladnn_tf.data.phantom --out=DIR [--patients=220] [--size=224] [--contact_sheet=FILE]"
+_USAGE = "python -m ladnn_tf.data.phantom --out=DIR [--patients=300] [--size=224] [--contact_sheet=FILE]"
 
 # The names of the published files.
 SPLIT_FILES = {
@@ -87,7 +87,7 @@ class Summary:
     unlabelled: Counter
 
 
-def write_dataset(out: Path, *, patients: int = 220, size: int = 224, seed: int = 0) -> Summary:
+def write_dataset(out: Path, *, patients: int = 300, size: int = 224, seed: int = 0) -> Summary:
     """Draws and writes a dataset in the published formats.
 
     The folder appears under its name only when it is whole; the same arguments give the same bytes.
@@ -220,7 +220,7 @@ def main(argv: list[str]) -> int:
     flag_values = flags.FlagValues()
     fv = {"flag_values": flag_values}
     flags.DEFINE_string("out", None, "folder to write; it must not exist or be empty", required=True, **fv)
-    flags.DEFINE_integer("patients", 220, "number of patients", lower_bound=MINIMUM_PATIENTS, **fv)
+    flags.DEFINE_integer("patients", 300, "number of patients", lower_bound=MINIMUM_PATIENTS, **fv)
     flags.DEFINE_integer("size", 224, "side of the slices in pixels", lower_bound=32, **fv)
     flags.DEFINE_integer("seed", 0, "seed of everything", lower_bound=0, **fv)
     flags.DEFINE_string("contact_sheet", None, "PNG file for a picture of every finding", **fv)

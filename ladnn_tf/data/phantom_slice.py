@@ -130,11 +130,11 @@ def _lesion_extents(anatomy, lung, findings, rng) -> dict[str, np.ndarray]:
 
 def _lesion_centres(anatomy: Anatomy, free: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Centres of the patches, (n, 2) mm: near the costal pleura, rather at the back, on both sides as a rule."""
-    wanted = np.exp(-(((anatomy.periphery - 0.88) / 0.09) ** 2)) * np.exp(anatomy.y / 55) * free
-    one_sided = rng.random() < 0.25
+    wanted = np.exp(-(((anatomy.periphery - 0.88) / 0.09) ** 2)) * np.exp(anatomy.y / 30) * free
+    one_sided = rng.random() < 0.12
     first = rng.choice([-1, 1])
     centres = []
-    for number in range(rng.integers(1, 4)):
+    for number in range(rng.integers(2, 4)):
         side = first if one_sided or number % 2 == 0 else -first
         weight = (wanted * (np.sign(anatomy.x) == side)).ravel().astype(float)
         index = rng.choice(weight.size, p=weight / weight.sum())

@@ -94,12 +94,12 @@ def verify_images(frame: pd.DataFrame) -> None:
         ValueError: naming every image that cannot be read, with its manifest row and the reason.
     """
     bad = []
-    for row, path in zip(frame.index, frame["path"], strict=True):
+    for row, path in zip(frame["row"], frame["path"], strict=True):
         try:
             preprocess.decode(Path(path).read_bytes())
         except (OSError, preprocess.ImageError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            bad.append(f"  row {row + 2}: {path}: {reason}")
+            bad.append(f"  row {row}: {path}: {reason}")
     if bad:
         source = frame.attrs.get("path", "the manifest")
         raise ValueError(
@@ -119,6 +119,9 @@ def load_images(frame: pd.DataFrame, size: int, cache: str = "memory") -> np.nda
 
     Returns:
         `(N, S, S, 3)` uint8 RGB in [0, 255], in the order of the rows.
+
+    Raises:
+        ValueError: naming row and file of the first image that cannot be decoded.
     """
     shape = (len(frame), size, size, 3)
     if cache == "memory":
@@ -131,8 +134,17 @@ def load_images(frame: pd.DataFrame, size: int, cache: str = "memory") -> np.nda
     dataset = dataset.map(
         lambda path: resize(decode(tf.io.read_file(path)), size), num_parallel_calls=tf.data.AUTOTUNE
     )
-    for row, image in enumerate(dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()):
-        images[row] = image
+    done = 0
+    try:
+        for image in dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+            images[done] = image
+            done += 1
+    except tf.errors.OpError as error:
+        # The order is kept, so that it is the next image that failed.
+        raise ValueError(
+            f"row {frame['row'].iloc[done]}: {frame['path'].iloc[done]} cannot be decoded ({error.message}); mend "
+            "the file or take the row out"
+        ) from error
     logging.info("decoded %d images to %d x %d (%.0f MB)", len(frame), size, size, images.nbytes / 1e6)
     return images
 

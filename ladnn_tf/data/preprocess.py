@@ -22,6 +22,7 @@ MAX_PIXELS = 50_000_000
 
 _READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG: empty, and so with a fixed checksum
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -60,6 +61,12 @@ def decode(encoded: bytes) -> np.ndarray:
                 f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are read; "
                 "a chest-CT slice has about 512 x 512"
             )
+        if image.format == "PNG":
+            # Pillow reads on past a wrong checksum or a missing end; libpng, and so TensorFlow, does not.
+            image.verify()
+            if _PNG_END not in encoded:
+                raise ImageError("damaged or truncated image (no end); copy it again from its source")
+            image = Image.open(io.BytesIO(encoded), formats=("PNG",))
         image.load()
     except Image.DecompressionBombError as error:
         raise ImageError(f"far too many pixels for a chest-CT slice ({error})") from error

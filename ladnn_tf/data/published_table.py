@@ -1,28 +1,35 @@
-"""The CSV tables of the published datasets, as they are: several encodings, spellings and stray white space."""
+"""What the readers of the published datasets share: CSV tables as they are, and what a reader returns.
+
+The tables have several encodings, spellings and stray white space. A reader changes nothing silently: a row
+that it mends or refuses is listed with file, row and reason. A row number is that of a text editor: the header
+is row 1. Three ideas hold for both datasets:
+
+- *Lesions.* A row's lesions are known (1 or 0) where it carries at least one lesion label, and unknown
+  otherwise: 111 of the 349 positives of D0 carry none, although the paper says that each has one to five, and
+  the negatives carry none either.
+- *Patients* get the dataset's name as a name space (`covid_ct/Patient 12`), since both count from one.
+- *Sources* are the paper that an image was cut from (`covid_ct/20040782`: medRxiv and bioRxiv identifiers go
+  without their date, so that a preprint's versions are one source), or an archive (`sources.ARCHIVES`).
+"""
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
 
 from ladnn_tf.labels import COVID, LESIONS, canonical_label
 
 LABELS = (COVID, *LESIONS)
 """The label columns of every table, in order."""
 
-ARCHIVES = frozenset(
-    {
-        "crawled",
-        "medpix",
-        "phantom",
-        "CPTAC-LSCC",
-        "LungCT-Diagnosis",
-        "covid-chestxray-dataset",
-        "hku",
-        "luna16",
-    }
-)
-"""Sources that collect the images of many papers or patients."""
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Endings of the images' names, in small letters."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,65 @@ class Row:
     def remark(self, image: str, reason: str) -> Remark:
         """Returns a remark on this row."""
         return Remark(self.file, self.number, image, reason)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader made of a dataset.
+
+    Attributes:
+        rows: the manifest's columns (`manifest.COLUMNS`) and `path`, the image's absolute path. `image` is
+            relative to the dataset's folder; `split` is empty where none is published.
+        mended: rows that were read after a correction, and what was corrected.
+        refused: rows that are not in `rows`, and why.
+    """
+
+    rows: pd.DataFrame
+    mended: list[Remark]
+    refused: list[Remark]
+
+
+def make_reading(records: list[dict], mended: list[Remark], refused: list[Remark]) -> Reading:
+    """Returns a reading, in which what the records do not hold is unknown.
+
+    Raises:
+        ValueError: if there are no records; the message gives the first refused rows.
+    """
+    if not records:
+        reasons = "; ".join(f"{r.file} row {r.row}: {r.image}: {r.reason}" for r in refused[:3])
+        raise ValueError(f"not one image could be read. First refused rows: {reasons or 'the tables are empty'}")
+    unknown = {
+        "split": "", "report": "", "diagnosis": "", "age": float("nan"), "sex": "", "series": "",
+        "slice_index": float("nan"),
+    }  # fmt: skip
+    return Reading(pd.DataFrame([unknown | record for record in records]), mended, refused)
+
+
+def absolute_folder(folder: str | Path) -> Path:
+    """Returns a folder as an absolute path without `..`, by which paths can be compared.
+
+    Links are followed only where a `..` makes it necessary, so that a linked folder keeps its place.
+    """
+    folder = Path(folder).absolute()
+    return folder.resolve() if ".." in folder.parts else folder
+
+
+def require_files(folder: Path, expected: Iterable[Path], name: str) -> None:
+    """Checks that a folder and the files of a format in it are there.
+
+    Args:
+        folder: the dataset's folder.
+        expected: files and folders, relative to it.
+        name: the dataset's, for the message.
+
+    Raises:
+        FileNotFoundError: if one is not; the message names all that are not.
+    """
+    missing = [path.as_posix() for path in expected if not (folder / path).exists()]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; expected one that holds {name}")
+    if missing:
+        raise FileNotFoundError(f"{folder} does not hold {name}: {', '.join(missing)} not found in it")
 
 
 def read_table(
@@ -142,6 +208,31 @@ def read_labels(row: Row, cells: list[str]) -> tuple[int, dict[str, float]]:
     known = any(lesion in present for lesion in LESIONS)
     lesions = {lesion: float(lesion in present) if known else float("nan") for lesion in LESIONS}
     return int(COVID in present), lesions
+
+
+def index_by_name(entries: Iterable[tuple[Row, str, Value]], mended: list[Remark]) -> dict[str, Value]:
+    """Returns what a table says of each image.
+
+    Args:
+        entries: for each row the row, the image's name and what the row says of it.
+        mended: takes a remark on each row that repeats what an earlier one says of its image.
+
+    Raises:
+        ValueError: if two rows contradict each other about an image.
+    """
+    values: dict[str, Value] = {}
+    first: dict[str, Row] = {}
+    for row, name, value in entries:
+        if name not in values:
+            values[name], first[name] = value, row
+        elif values[name] == value:
+            mended.append(row.remark(name, "repeats an earlier row of this image: read once"))
+        else:
+            raise ValueError(
+                f"{row.file}, row {row.number}: {value!r} for image {name}, but {values[name]!r} in row"
+                f" {first[name].number}; keep one of the two rows"
+            )
+    return values
 
 
 def _decode(line: bytes) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""New splits into training, validation and test, grouped by patient or by source.
+"""New splits into training, validation and test, grouped by patient or by source; papers that a split shares.
 
 The method is iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of
 Multi-Label Data"), carried over from single examples to groups of them that must stay together. The labels
@@ -13,7 +13,7 @@ be placed well only while nothing else is; each of its groups goes to the split 
 import numpy as np
 import pandas as pd
 
-from ladnn_tf.data.published_table import ARCHIVES
+from ladnn_tf.data.sources import papers
 from ladnn_tf.labels import COVID, LESIONS, SPLITS
 
 FRACTIONS = (0.60, 0.15, 0.25)
@@ -24,6 +24,8 @@ def split_by_patient(
     frame: pd.DataFrame, seed: int, fractions: tuple[float, float, float] = FRACTIONS
 ) -> pd.Series:
     """Splits images so that all of a patient are in one split, stratified by class and lesions.
+
+    Patients of one source paper can come into different splits; `split_by_source` keeps them together.
 
     Args:
         frame: columns `patient`, `covid` and the lesions.
@@ -44,7 +46,7 @@ def split_by_source(
 ) -> pd.Series:
     """Splits images so that all of a source paper are in one split, stratified by class and lesions.
 
-    A paper is the same one in D0 and in D1. An archive (`ARCHIVES`) is not one source: there, and
+    A paper is the same one in D0 and in D1. An archive (`sources.ARCHIVES`) is not one source: there, and
     where the source is empty, a patient is. A patient in two papers keeps both together.
 
     Args:
@@ -63,15 +65,32 @@ def split_by_source(
 
 def source_groups(frame: pd.DataFrame) -> pd.Series:
     """Returns the group of each row that `split_by_source` keeps together, as a name."""
-    name = frame["source"].str.split("/", n=1).str[-1]
-    by_patient = name.isin(ARCHIVES) | (name == "")
-    group = name.where(~by_patient, frame["patient"])
+    paper = papers(frame)
+    group = paper.where(paper != "", frame["patient"])
     # A patient who occurs in two papers joins them, and so on until nothing changes.
     while True:
         joined = group.groupby(frame["patient"]).transform("min").groupby(group).transform("min")
         if joined.equals(group):
             return group
         group = joined
+
+
+def papers_in_several_splits(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the papers whose images are in more than one split, with the number of images in each.
+
+    Images of one paper share scanner, hospital and print, and sometimes a person under two names: a model can
+    recognise them, which makes an evaluation look better than it is.
+
+    Args:
+        frame: columns `source` and `split`.
+
+    Returns:
+        (papers, splits) int, the papers' names as the sorted index, and `labels.SPLITS` as columns.
+    """
+    paper = papers(frame)
+    known = paper != ""
+    images = pd.crosstab(paper[known], frame.loc[known, "split"]).reindex(columns=list(SPLITS), fill_value=0)
+    return images[(images > 0).sum(axis=1) > 1]
 
 
 def _split(frame: pd.DataFrame, group: pd.Series, seed: int, fractions: tuple[float, float, float]) -> pd.Series:

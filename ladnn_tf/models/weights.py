@@ -6,6 +6,7 @@ always comes with its `Normalisation`, and `models/ladnn.py` builds the model wi
 
 import dataclasses
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,13 +140,19 @@ def _copy(trunk: keras.Model, values: dict[str, dict[str, np.ndarray]], source: 
 
 def _npz(path: Path) -> InitialWeights:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    # NumPy lets the exceptions of its header parser through.
+    except (OSError, EOFError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as a .npz of plain arrays: {error}") from error
     mean, std = arrays.pop("normalisation/mean", None), arrays.pop("normalisation/std", None)
     normalisation = TORCH
     if mean is not None and std is not None:
+        if mean.shape != (3,) or std.shape != (3,) or not (np.isfinite(mean).all() and (std > 0).all()):
+            raise ValueError(
+                f"{path}: normalisation/mean and normalisation/std should be three numbers each (R, G, B), "
+                f"the second above 0. Received: {mean.tolist()} and {std.tolist()}"
+            )
         normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
     values: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
@@ -158,7 +165,7 @@ def _npz(path: Path) -> InitialWeights:
 def _keras_file(path: Path) -> InitialWeights:
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read as a Keras file in safe mode: {error}") from error
     if NORMALISATION_LAYER not in {layer.name for layer in model.layers}:
         raise ValueError(

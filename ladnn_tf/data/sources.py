@@ -1,0 +1,34 @@
+"""Where an image comes from, read from a manifest's column `source`: a paper, an archive, or a drawing.
+
+A paper is the same one in both datasets (`covid_ct/kjr-21-e24` and `ladnn_d1/kjr-21-e24`), as the name behind
+the slash counts. A paper that the datasets call by different names, a title here and a DOI there, counts as two.
+"""
+
+import pandas as pd
+
+PHANTOMS = "covid_ct/phantom"
+"""The source of phantoms, which are drawn and not scanned."""
+
+ARCHIVES = frozenset(
+    {
+        "crawled",
+        "medpix",
+        "phantom",
+        "CPTAC-LSCC",
+        "LungCT-Diagnosis",
+        "covid-chestxray-dataset",
+        "hku",
+        "luna16",
+    }
+)
+"""Sources, without their dataset, that collect the images of many papers or patients."""
+
+
+def papers(frame: pd.DataFrame) -> pd.Series:
+    """Returns the paper of each row, without the dataset: str, `""` for an archive, a phantom or no source.
+
+    Args:
+        frame: column `source`.
+    """
+    name = frame["source"].str.split("/", n=1).str[-1]
+    return name.mask(name.isin(ARCHIVES), "").rename("paper")
