@@ -2,6 +2,7 @@
 
 from setuptools import find_packages, setup
 
+TENSORFLOW = "tensorflow{}>=2.21,<2.22"
 TRAIN = [
     "absl-py>=2.1",
     "efficientnet>=1.1.1",
@@ -22,8 +23,26 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=["numpy>=1.26", "Pillow>=12"],
     extras_require={
-        "train": ["tensorflow>=2.21,<2.22", *TRAIN],
-        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22", *TRAIN],
+        "train": [TENSORFLOW.format(""), *TRAIN],
+        "gpu": [TENSORFLOW.format("[and-cuda]"), *TRAIN],
+        "edge": ["ai-edge-litert>=2.1"],
+        "dicom": [
+            "nibabel>=5.3",
+            "pydicom>=3.0",
+            "pyjpegls>=1.4",
+            "pylibjpeg-openjpeg>=2.3",
+            "pylibjpeg-rle>=2.0",
+            "python-gdcm>=3.0.24",
+        ],
+        "serving": [
+            "fastapi>=0.115",
+            "jinja2>=3.1",
+            "python-multipart>=0.0.20",
+            "sqlalchemy>=2.0",
+            "tensorflow-serving-api>=2.19",
+            "uvicorn>=0.34",
+        ],
+        "hub": ["keras-hub>=0.25", TENSORFLOW.format("")],
         "dev": ["pytest>=8", "pytest-cov>=6", "ruff>=0.9"],
     },
 )

@@ -60,7 +60,8 @@ def read_covid_ct(folder: str | Path) -> Reading:
 
     Raises:
         FileNotFoundError: if a file or folder of the format is not there.
-        ValueError: if a file is not of the format, or a label is unknown; the message names file and row.
+        ValueError: if a file is not of the format, a label is unknown, or two rows of a table contradict each
+            other about an image; the message names file and row.
     """
     folder = absolute_folder(folder)
     split_files = {split: Path("la-dnn", name) for split, name in _SPLIT_FILES.items()}
