@@ -53,8 +53,7 @@ def _optimizer(settings: config.TrainConfig, learning_rate) -> keras.optimizers.
         optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
     else:
         optimizer = keras.optimizers.Adam(**options)
-    # compile() would add this by itself only if the policy of the model object were float16; that of its layers
-    # is.
+    # compile() adds this by itself only if the model object's own policy is float16; here only its layers' is.
     if settings.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
@@ -69,7 +68,6 @@ def learning_rate_schedule(settings: config.TrainConfig, steps_per_epoch: int):
 
     Returns:
         A number, or a Keras schedule of the optimizer's step.
-
     """
     if not settings.warmup_epochs and not settings.cosine_decay:
         return settings.learning_rate

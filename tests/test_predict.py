@@ -1,5 +1,6 @@
 """The command that answers image files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,8 +22,15 @@ def test_files_get_what_the_validation_predictions_say(tiny_run, files):
     table = runs.read_predictions(tiny_run, "validation")
     np.testing.assert_allclose([a.covid for a in answers], table["covid_probability"], atol=2e-3)
     np.testing.assert_allclose([a.lesions["CrPa"] for a in answers], table["CrPa_probability"], atol=2e-3)
-    threshold = runs.load_run(tiny_run).card.threshold
-    assert [a.positive for a in answers] == [a.covid >= threshold for a in answers]
+
+
+def test_the_call_is_made_at_the_card_s_threshold(tiny_run, files):
+    run = runs.load_run(tiny_run)
+    covid = sorted(answer.covid for answer in predict.predict(run, files))
+    between = (covid[2] + covid[3]) / 2
+    run = dataclasses.replace(run, card=dataclasses.replace(run.card, threshold=between))
+    called = sorted((answer.covid, answer.positive) for answer in predict.predict(run, files))
+    assert [positive for _, positive in called] == [False] * 3 + [True] * (len(files) - 3)
 
 
 def test_a_bad_file_is_reported_and_the_others_are_answered(tiny_run, files, tmp_path, capsys):
