@@ -86,8 +86,9 @@ def _predict_batch(model, card: Card, files: Sequence[str | Path]) -> list[Predi
     ]
 
 
-def format_table(predictions: Sequence[Prediction], card: Card) -> str:
-    """The answers as text, a line per file."""
+def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
+    """The answers as text, a line per file, and how to read them."""
+    card = run.card
     lesions = LESIONS if card.task == "ladnn" else ()
     width = max(len("file"), *(len(p.file) for p in predictions))
     lines = [f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {x:>8}" for x in lesions)]
@@ -100,6 +101,8 @@ def format_table(predictions: Sequence[Prediction], card: Card) -> str:
         lines.append(f"{p.file:<{width}}  {p.covid:>8.3f}  {call:<8}{values}")
     lines.append("")
     lines.append(f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).")
+    if lesions and run.config.lesion_targets == "positives":
+        lines.append("The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them.")
     lines.append(card.notice)
     return "\n".join(lines)
 
@@ -141,7 +144,7 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"{output} cannot be written: there is no folder {Path(output).absolute().parent}")
     run = runs.load_run(flag_values.run)
     predictions = predict(run, files)
-    print(format_table(predictions, run.card))
+    print(format_table(predictions, run))
     if flag_values.csv:
         write_csv(predictions, flag_values.csv)
         print(f"written: {flag_values.csv}")

@@ -42,6 +42,7 @@ def test_a_bad_file_is_reported_and_the_others_are_answered(tiny_run, files, tmp
     assert printed.count("no answer: ") == 2
     assert "neither PNG nor JPEG" in printed
     assert "Not a medical device" in printed
+    assert "where the call is negative, ignore them" in printed
 
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["file"].tolist() == names
