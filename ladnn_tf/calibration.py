@@ -27,19 +27,6 @@ def calibrated_probabilities(logits: ArrayLike, temperature: float) -> np.ndarra
     return expit(np.asarray(logits, np.float64) / temperature)
 
 
-def negative_log_likelihood(labels: ArrayLike, logits: ArrayLike, temperature: float = 1.0) -> float:
-    """Returns the mean binary cross entropy, in nats, of sigmoid(logits / temperature).
-
-    Args:
-        labels: (n,) 0 or 1.
-        logits: (n,) finite.
-        temperature: above 0.
-    """
-    labels, logits = _checked(labels, logits)
-    scaled = logits / temperature
-    return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
-
-
 def fit_temperature(
     labels: ArrayLike, logits: ArrayLike, bounds: tuple[float, float] = TEMPERATURE_BOUNDS
 ) -> float:

@@ -31,7 +31,8 @@ class Card:
         manifest: `{"file": name, "sha256": hex}` of the data it was trained on.
         model_sha256: of the model file beside the card.
         best_epoch: number of the epoch that was kept, from 1.
-        metrics: split -> metric -> value; the intervals are in metrics.json.
+        metrics: split -> number of images, patients and positives, and the metrics of the diagnosis with their
+            intervals; everything else is in metrics.json.
         versions: of Python and of the packages that trained it.
         revision: the git revision of the code, or empty.
         labels: of the outputs, in order.

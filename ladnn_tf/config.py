@@ -24,7 +24,9 @@ class TrainConfig:
     """All that decides the outcome of a training; each field is a flag of `ladnn_tf.train`."""
 
     manifest: str = _setting("data/covid_ct.csv", "manifest CSV (python -m ladnn_tf.data.manifest)")
-    backbone: str = _setting("densenet169", "a key of ladnn_tf.models.backbones.BACKBONES")
+    backbone: str = _setting(
+        "densenet169", "vgg16, resnet18, resnet50, densenet121, densenet169, efficientnet_b0 or efficientnet_b1"
+    )
     task: str = _setting("ladnn", "ladnn (diagnosis and lesions) or baseline (diagnosis alone)", choices=TASKS)
     image_size: int = _setting(224, "side of the network's input, pixels", minimum=32)
     weights: str = _setting("imagenet", "imagenet, noisy-student, none, or a .npz or .keras file")
@@ -76,7 +78,7 @@ class TrainConfig:
     target_sensitivity: float = _setting(
         0.95, "the card's threshold reaches this sensitivity on validation", minimum=0.01, maximum=1.0
     )
-    seed: int = _setting(0, "of weights, order and augmentation")
+    seed: int = _setting(0, "of weights, order and augmentation", minimum=0)
     deterministic: bool = _setting(False, "bit-identical repetition (slower)")
     verify_images: bool = _setting(True, "decode every image before the first epoch and name the bad ones")
     cache: str = _setting("memory", "where decoded images are kept: memory, or a folder")

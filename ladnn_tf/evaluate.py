@@ -62,15 +62,19 @@ def evaluate(
             another run.
     """
     own = out.resolve() == run.folder.resolve()
-    if own and file_sha256(manifest) != run.card.manifest["sha256"]:
+    own_data = file_sha256(manifest) == run.card.manifest["sha256"]
+    if own and not own_data:
         raise ValueError(
             f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
             "that its figures are kept apart"
         )
     if not own and any((out / name).exists() for name in ("config.flags", "card.json")):
         raise ValueError(f"--out={out} is another run; its predictions are not overwritten, give another folder")
+    runs.read_metrics(out, run.card.model_sha256)  # of this model, or an error before the work
     threshold, rule = operating_point(run, target_sensitivity)
     table = runs.predict_split(run, manifest, split)
+    if own_data:
+        runs.count_look(run, split)
     evaluation = report.evaluate_predictions(
         table,
         threshold=threshold,
@@ -82,23 +86,38 @@ def evaluate(
     )
     out.mkdir(parents=True, exist_ok=True)
     runs.write_predictions(out, split, table)
-    if target_sensitivity is not None:
-        runs.write_metrics(out, f"{split}, target sensitivity {target_sensitivity:g}", evaluation)
-        return table, evaluation
-    runs.write_metrics(out, split, evaluation)
-    if own:
+    name = split if target_sensitivity is None else f"{split}, target sensitivity {target_sensitivity:g}"
+    runs.write_metrics(out, name, evaluation, run.card.model_sha256)
+    if own and target_sensitivity is None:
         figures = {**run.card.metrics, split: runs.card_metrics(evaluation)}
         write_card(dataclasses.replace(run.card, metrics=figures), run.folder / "card.json")
     return table, evaluation
 
 
-def _compare(
-    run: runs.Run, table: pd.DataFrame, other: runs.Run, split: str, target: float | None, options: dict
-) -> str:
+def compare(
+    run: runs.Run,
+    table: pd.DataFrame,
+    other: runs.Run,
+    split: str,
+    target_sensitivity: float | None,
+    options: dict,
+) -> dict:
+    """Sets a run beside another on the same images, each at its own threshold (`report.compare`).
+
+    Args:
+        run: the first run.
+        table: its predictions of the split.
+        other: the second run, evaluated on the split before.
+        split: of both.
+        target_sensitivity: as in `evaluate`.
+        options: `resamples` and `seed`.
+
+    Returns:
+        The metrics of both, their differences and paired intervals.
+    """
     theirs = runs.read_predictions(other.folder, split)
-    thresholds = tuple(operating_point(each, target)[0] for each in (run, other))
-    comparison = report.compare(table, theirs, thresholds=thresholds, **options)
-    return report_text.format_comparison(comparison, (run.card.name, other.card.name))
+    thresholds = tuple(operating_point(each, target_sensitivity)[0] for each in (run, other))
+    return report.compare(table, theirs, thresholds=thresholds, **options)
 
 
 def main(argv: list[str]) -> int:
@@ -143,8 +162,11 @@ def main(argv: list[str]) -> int:
     print(f"{run.card.name}: {flag_values.split} split\n")
     print(report_text.format_report(evaluation))
     if other:
+        comparison = compare(run, table, other, flag_values.split, flag_values.target_sensitivity, options)
+        name = f"{flag_values.split}, against {other.card.name}"
+        runs.write_metrics(out, name, comparison, run.card.model_sha256)
         print()
-        print(_compare(run, table, other, flag_values.split, flag_values.target_sensitivity, options))
+        print(report_text.format_comparison(comparison, (run.card.name, other.card.name)))
     print(f"\nwritten: {out / f'predictions_{flag_values.split}.csv'}, {out / 'metrics.json'}")
     return 0
 

@@ -17,7 +17,6 @@ from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.ladnn import logits_model
 
 USAGE = "python -m ladnn_tf.predict --run=runs/NAME FILE... [--csv=FILE] [--json=FILE]"
-LESION_THRESHOLD = 0.5
 _BATCH = 64
 
 
@@ -101,10 +100,15 @@ def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
         lines.append(f"{p.file:<{width}}  {p.covid:>8.3f}  {call:<8}{values}")
     lines.append("")
     lines.append(f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).")
-    if lesions and run.config.lesion_targets == "positives":
-        lines.append("The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them.")
+    lines += _caveats(run)
     lines.append(card.notice)
     return "\n".join(lines)
+
+
+def _caveats(run: runs.Run) -> list[str]:
+    if run.card.task == "ladnn" and run.config.lesion_targets == "positives":
+        return ["The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them."]
+    return []
 
 
 def write_csv(predictions: Sequence[Prediction], path: str | Path) -> None:
@@ -118,12 +122,14 @@ def write_csv(predictions: Sequence[Prediction], path: str | Path) -> None:
     pd.DataFrame(rows).to_csv(path, index=False)
 
 
-def write_json(predictions: Sequence[Prediction], card: Card, path: str | Path) -> None:
+def write_json(predictions: Sequence[Prediction], run: runs.Run, path: str | Path) -> None:
     """Writes the answers as JSON, with what is needed to read them."""
+    card = run.card
     document = {
         "model": {"name": card.name, "sha256": card.model_sha256},
         "threshold": card.threshold,
         "threshold_rule": card.threshold_rule,
+        "caveats": _caveats(run),
         "notice": card.notice,
         "predictions": [dataclasses.asdict(p) for p in predictions],
     }
@@ -149,7 +155,7 @@ def main(argv: list[str]) -> int:
         write_csv(predictions, flag_values.csv)
         print(f"written: {flag_values.csv}")
     if flag_values.json:
-        write_json(predictions, run.card, flag_values.json)
+        write_json(predictions, run, flag_values.json)
         print(f"written: {flag_values.json}")
     return 1 if any(p.error for p in predictions) else 0
 

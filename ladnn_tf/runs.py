@@ -169,15 +169,41 @@ def read_predictions(folder: Path, split: str) -> pd.DataFrame:
     )
 
 
-def write_metrics(folder: Path, split: str, evaluation: dict) -> None:
-    """Writes an evaluation into `metrics.json`, beside those of other splits, and counts the looks at each."""
+def read_metrics(folder: Path, model_sha256: str) -> dict:
+    """Reads `metrics.json` of a folder, an empty one where there is none.
+
+    Raises:
+        ValueError: if it holds figures of another model.
+    """
     path = folder / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    looks = metrics.get(split, {}).get("looks", 0) + 1
-    metrics[split] = {**evaluation, "looks": looks}
-    part = path.with_suffix(".part")
+    if not path.is_file():
+        return {"model_sha256": model_sha256, "looks": {}}
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    if metrics.get("model_sha256") != model_sha256:
+        raise ValueError(f"{path} holds figures of another model; give another folder")
+    return metrics
+
+
+def write_metrics(folder: Path, name: str, figures: dict, model_sha256: str) -> None:
+    """Writes figures under a name (a split, as a rule) into `metrics.json`, beside those that are there.
+
+    Raises:
+        ValueError: as `read_metrics`.
+    """
+    _replace_metrics(folder, {**read_metrics(folder, model_sha256), name: figures})
+
+
+def count_look(run: Run, split: str) -> None:
+    """Counts in the run's `metrics.json` that a split of its own data was evaluated, for whatever purpose."""
+    metrics = read_metrics(run.folder, run.card.model_sha256)
+    metrics["looks"][split] = metrics["looks"].get(split, 0) + 1
+    _replace_metrics(run.folder, metrics)
+
+
+def _replace_metrics(folder: Path, metrics: dict) -> None:
+    part = folder / "metrics.json.part"
     part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    os.replace(part, folder / "metrics.json")
 
 
 def card_metrics(evaluation: dict) -> dict:

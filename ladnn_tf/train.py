@@ -169,7 +169,8 @@ def _finish(
         table, threshold=threshold, temperature=temperature, threshold_rule=rule
     )
     runs.write_predictions(folder, "validation", table)
-    runs.write_metrics(folder, "validation", evaluation)
+    model_sha256 = file_sha256(folder / "model.keras")
+    runs.write_metrics(folder, "validation", evaluation, model_sha256)
     card = Card(
         name=folder.name,
         task=settings.task,
@@ -181,7 +182,7 @@ def _finish(
         threshold=threshold,
         threshold_rule=rule,
         manifest={"file": Path(settings.manifest).name, "sha256": manifest_sha256},
-        model_sha256=file_sha256(folder / "model.keras"),
+        model_sha256=model_sha256,
         best_epoch=best_epoch,
         metrics={"validation": runs.card_metrics(evaluation)},
         versions=runs.versions(),
@@ -201,15 +202,15 @@ def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool =
 
     Args:
         settings: what to train.
-        folder: of the run; it must not exist yet.
+        folder: of the run; it must be empty or not exist.
         overwrite: whether a run that lies there is replaced.
 
     Returns:
         The evaluation on validation, as text.
 
     Raises:
-        ValueError: if manifest, images, weights or settings do not fit; nothing has been written then. Also if
-            the training diverged from its first epoch on.
+        ValueError: if manifest, images, weights or settings do not fit; the run folder is as it was then.
+            Also if the training diverged from its first epoch on.
     """
     folder = runs.check_new_folder(folder, overwrite=overwrite)
     manifest = read_manifest(settings.manifest)

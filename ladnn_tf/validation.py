@@ -27,8 +27,8 @@ class Validation(keras.callbacks.Callback):
     """Predicts the validation split after each epoch, keeps the best one's weights and writes `history.csv`.
 
     The validation loss is the mean over images of the loss without weight decay. (A mean of batch means, as in
-    the original code, lets a last batch of two images choose the epoch.) With a moving average of the weights,
-    it is the average that is validated and kept.
+    the original code, lets a small last batch weigh as much as a full one.) With a moving average of the
+    weights, it is the average that is validated and kept, with the batch-norm statistics as they are.
 
     Attributes:
         best_epoch: number of the best epoch so far, from 1; 0 before the first.

@@ -118,3 +118,11 @@ def test_light_modules_import_neither_tensorflow_nor_keras(extra):
     code = f"import sys; {imports}; sys.exit({extra!r} in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_light_base_is_numpy_and_pillow():
+    code = (
+        "import sys; import ladnn_tf.labels, ladnn_tf.card, ladnn_tf.data.preprocess; "
+        "sys.exit(any(name in sys.modules for name in ('absl', 'pandas', 'scipy', 'tensorflow', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,6 +5,12 @@ from absl import logging
 from ladnn_tf import calibration
 
 
+def negative_log_likelihood(labels, logits, temperature=1.0):
+    """Mean binary cross entropy of sigmoid(logits / temperature), in nats."""
+    scaled = np.asarray(logits) / temperature
+    return float(np.mean(np.logaddexp(0, scaled) - np.asarray(labels) * scaled))
+
+
 @pytest.fixture
 def warnings_logged(monkeypatch):
     messages = []
@@ -18,9 +24,6 @@ def test_temperature_by_hand():
     labels, logits = [1, 1, 1, 0, 0, 0, 0, 1], [2.0] * 4 + [-2.0] * 4
     assert calibration.fit_temperature(labels, logits) == pytest.approx(2 / np.log(3))
     assert calibration.calibrated_probabilities([2.0], 2 / np.log(3)) == pytest.approx([0.75])
-    assert calibration.negative_log_likelihood(labels, logits, 2 / np.log(3)) == pytest.approx(
-        -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    )
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 3.0, 10.0])
@@ -36,10 +39,10 @@ def test_no_other_temperature_is_more_likely():
     labels = generator.integers(0, 2, 118)
     logits = 6 * (labels - 0.5) + 5 * generator.normal(size=118)
     best = calibration.fit_temperature(labels, logits)
-    least = calibration.negative_log_likelihood(labels, logits, best)
+    least = negative_log_likelihood(labels, logits, best)
     for temperature in np.geomspace(0.05, 20, 400):
-        assert least <= calibration.negative_log_likelihood(labels, logits, temperature) + 1e-12
-    assert least < calibration.negative_log_likelihood(labels, logits)
+        assert least <= negative_log_likelihood(labels, logits, temperature) + 1e-12
+    assert least < negative_log_likelihood(labels, logits)
 
 
 def test_order_and_decisions_at_one_half_stay():
@@ -51,7 +54,6 @@ def test_order_and_decisions_at_one_half_stay():
 
 def test_extreme_logits_overflow_nowhere():
     assert list(calibration.calibrated_probabilities([-1e4, 1e4], 0.05)) == [0, 1]
-    assert calibration.negative_log_likelihood([1], [-1e4]) == 1e4
 
 
 @pytest.mark.parametrize("label", [0, 1])

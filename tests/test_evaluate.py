@@ -23,7 +23,8 @@ def test_it_prints_and_writes_the_test_split(run_copy, capsys):
     assert "crazy paving (CrPa)" in printed
     table = runs.read_predictions(run_copy, "test")
     written = json.loads((run_copy / "metrics.json").read_text())
-    assert set(written) == {"validation", "test"}
+    assert set(written) == {"model_sha256", "looks", "validation", "test"}
+    assert written["looks"] == {"test": 1}
     auc = written["test"]["covid"]["auc"]["value"]
     assert auc == pytest.approx(roc_auc_score(table["covid"], table["covid_probability"]), abs=1e-12)
     assert f"{auc:.3f} [" in printed
@@ -46,7 +47,8 @@ def test_an_override_is_kept_apart_from_the_card_s_own_figures(run_copy):
     assert evaluate.main(["evaluate", *arguments, "--target_sensitivity=0.5"]) == 0
     assert (run_copy / "card.json").read_bytes() == before
     written = json.loads((run_copy / "metrics.json").read_text())
-    assert set(written) == {"validation", "test, target sensitivity 0.5"}
+    assert set(written) == {"model_sha256", "looks", "validation", "test, target sensitivity 0.5"}
+    assert written["looks"] == {"test": 1}
 
 
 def test_the_folder_of_another_run_is_not_written_into(run_copy, tiny_baseline_run, tmp_path):
@@ -90,6 +92,8 @@ def test_two_runs_side_by_side(run_copy, tiny_baseline_run, tmp_path, capsys):
     row = next(line for line in printed.split("against tiny_baseline")[1].splitlines() if line.startswith("AUC"))
     assert row.split()[1:3] == [f"{auc:.3f}" for auc in aucs]
     assert np.isfinite(aucs).all()
+    written = json.loads((run_copy / "metrics.json").read_text())["test, against tiny_baseline"]
+    assert written["metrics"]["auc"]["difference"] == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

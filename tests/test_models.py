@@ -25,6 +25,23 @@ def test_the_paper_s_seven_backbones_are_there():
     assert [name for name in BACKBONES if name != "tiny"] == SEVEN
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # Parameters of torchvision's models, 1000 classes.
+        ("vgg16", 138_357_544 - (25_088 + 1) * 4096 - (4096 + 1) * 4096 - (4096 - 512) * 1000),
+        ("resnet18", 11_689_512),
+        ("resnet50", 25_557_032 + 26_560),  # Keras' convolutions have a bias, PyTorch's have none
+        ("densenet121", 7_978_856),
+        ("densenet169", 14_149_480),
+        ("efficientnet_b0", 5_288_548),
+        ("efficientnet_b1", 7_794_184),
+    ],
+)
+def test_parameters_are_the_published_ones_less_the_classifier(name, published):
+    assert BACKBONES[name].trainable == published - (BACKBONES[name].features + 1) * 1000
+
+
 def count(weights):
     return sum(int(np.prod(w.shape)) for w in weights)
 

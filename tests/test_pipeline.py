@@ -12,6 +12,8 @@ from PIL import Image
 from ladnn_tf.data import pipeline, preprocess
 from ladnn_tf.data.manifest import read_manifest
 
+NO_AUGMENTATION = pipeline.Augmentation(scale_min=1.0, scale_max=1.0, flip=False)
+
 
 def assert_both_sides_agree(files, size):
     """Decoded pixels equal; after the resize at most 0.1 % of pixels differ, by one level."""
@@ -121,7 +123,7 @@ def test_lesion_targets_all_takes_negatives_as_free_of_lesions_but_not_unlabelle
         pipeline.targets(frame_of_labels(), "some")
 
 
-def dataset(images, first_epoch, epochs, seed=1, augmentation=pipeline.NO_AUGMENTATION):
+def dataset(images, first_epoch, epochs, seed=1, augmentation=NO_AUGMENTATION):
     rows = np.arange(len(images), dtype=np.float32)[:, None]
     batches = pipeline.training_dataset(
         images, {"covid": rows}, batch_size=4, seed=seed, augmentation=augmentation,
@@ -184,7 +186,7 @@ def apply(image, draws, **ranges):
 
 def test_without_ranges_nothing_changes(ten_images):
     draws = tf.random.stateless_uniform((10, 5), seed=[0, 0])
-    np.testing.assert_array_equal(pipeline.augment(ten_images, draws, pipeline.NO_AUGMENTATION), ten_images)
+    np.testing.assert_array_equal(pipeline.augment(ten_images, draws, NO_AUGMENTATION), ten_images)
 
 
 def test_flip_mirrors_left_and_right_below_one_half():

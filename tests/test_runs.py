@@ -100,12 +100,22 @@ def test_the_predictions_rows_are_the_manifest_s(phantom_manifest):
     assert "GGO" in baseline
 
 
-def test_looks_at_a_split_are_counted(tmp_path):
+def test_looks_at_a_split_are_counted(run_copy):
+    run = runs.load_run(run_copy)
     for _ in range(2):
-        runs.write_metrics(tmp_path, "test", {"auc": 0.5})
-    runs.write_metrics(tmp_path, "validation", {"auc": 0.6})
+        runs.count_look(run, "test")
+    written = json.loads((run_copy / "metrics.json").read_text())
+    assert written["looks"] == {"test": 2}
+    assert "covid" in written["validation"]
+
+
+def test_figures_of_two_models_are_not_mixed(tmp_path):
+    runs.write_metrics(tmp_path, "test", {"auc": 0.5}, "aaaa")
+    runs.write_metrics(tmp_path, "validation", {"auc": 0.6}, "aaaa")
+    with pytest.raises(ValueError, match="figures of another model"):
+        runs.write_metrics(tmp_path, "test", {"auc": 0.7}, "bbbb")
     written = json.loads((tmp_path / "metrics.json").read_text())
-    assert written == {"test": {"auc": 0.5, "looks": 2}, "validation": {"auc": 0.6, "looks": 1}}
+    assert (written["test"], written["validation"]) == ({"auc": 0.5}, {"auc": 0.6})
 
 
 def test_the_card_says_with_what_it_was_made(tiny_run):

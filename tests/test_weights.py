@@ -165,6 +165,7 @@ def test_unusable_sources_say_what_to_do(tiny_backbone, tmp_path, monkeypatch):
         file.writestr("readme.txt", "no model")
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.savez(tmp_path / "mean.npz", **{"normalisation/mean": np.zeros(3)})
     np.savez(tmp_path / "std.npz", **{"normalisation/mean": np.zeros(3), "normalisation/std": np.zeros(3)})
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     other.save(tmp_path / "other.keras")
@@ -174,6 +175,7 @@ def test_unusable_sources_say_what_to_do(tiny_backbone, tmp_path, monkeypatch):
         str(tmp_path / "empty.npz"): "cannot be read as a .npz",
         str(tmp_path / "array.npz"): "cannot be read as a .npz",
         str(tmp_path / "std.npz"): "three numbers each",
+        str(tmp_path / "mean.npz"): "both normalisation/mean and normalisation/std",
         str(tmp_path / "zip.keras"): "cannot be read as a Keras file",
         str(tmp_path / "other.keras"): "normalisation of its weights is unknown",
         str(tmp_path / "no.npz"): "there is no weights file",

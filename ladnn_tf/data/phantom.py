@@ -1,6 +1,6 @@
 """Synthetic chest-CT slices, written as a dataset in the published formats of COVID-CT and LA-DNN.
 
-    python -m ladnn_tf.data.phantom --out=data/phantom --contact_sheet=phantom.png
+    python -m ladnn_tf.data.phantom --out=data/phantoms --contact_sheet=phantoms.png
 
 The dataset is the project's embedded default: it needs no download and no patient's consent, and its lesion and
 lung masks are known exactly. It says nothing about a model's worth in people.

@@ -40,7 +40,6 @@ class Augmentation:
     contrast: float = 0.0
 
 
-NO_AUGMENTATION = Augmentation(scale_min=1.0, scale_max=1.0, flip=False)
 _DRAWS = 5  # scale, shear, flip, brightness, contrast
 
 

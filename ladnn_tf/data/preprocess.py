@@ -71,7 +71,7 @@ def decode(encoded: bytes) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise ImageError(f"far too many pixels for a chest-CT slice ({error})") from error
     except UnidentifiedImageError as error:
-        raise ImageError("neither PNG nor JPEG; convert it (DICOM and NIfTI are read as series)") from error
+        raise ImageError("neither PNG nor JPEG; convert it") from error
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, ImageError):
             raise

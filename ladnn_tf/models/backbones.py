@@ -16,9 +16,9 @@ class Backbone:
         title: the paper's name for it.
         build: `build(include_top=False, weights=None, input_tensor=x) -> keras.Model`.
         features: channels K of the last feature map, whose side is about image size / 32.
-        trainable: published number of trainable parameters without the classifier.
-        statistics: published number of the others (batch-norm statistics; for EfficientNet also the seven
-            numbers of Keras' own normalisation layer).
+        trainable: number of trainable parameters without the classifier.
+        statistics: number of the others (batch-norm statistics; for EfficientNet also the seven numbers of
+            Keras' own normalisation layer).
         source: where the architecture is described.
     """
 

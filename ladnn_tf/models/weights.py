@@ -147,7 +147,9 @@ def _npz(path: Path) -> InitialWeights:
         raise ValueError(f"{path} cannot be read as a .npz of plain arrays: {error}") from error
     mean, std = arrays.pop("normalisation/mean", None), arrays.pop("normalisation/std", None)
     normalisation = TORCH
-    if mean is not None and std is not None:
+    if mean is not None or std is not None:
+        if mean is None or std is None:
+            raise ValueError(f"{path} should hold both normalisation/mean and normalisation/std, or neither")
         if mean.shape != (3,) or std.shape != (3,) or not (np.isfinite(mean).all() and (std > 0).all()):
             raise ValueError(
                 f"{path}: normalisation/mean and normalisation/std should be three numbers each (R, G, B), "
