@@ -5,8 +5,6 @@ temperature T > 0 that minimises the negative log-likelihood on validation data.
 so the AUC and every decision at 0.5, stays as it is.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from absl import logging
 from numpy.typing import ArrayLike

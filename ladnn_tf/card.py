@@ -1,13 +1,12 @@
 """The model card: what a reader, a server or an edge box must know of a model, as JSON beside it."""
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
+from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, LESIONS, TASKS
 
 FORMAT = 1
@@ -78,11 +77,8 @@ class Card:
 
 def write_card(card: Card, path: str | Path) -> None:
     """Writes a card as JSON, atomically."""
-    path = Path(path)
     text = json.dumps(dataclasses.asdict(card), indent=2, allow_nan=False) + "\n"
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(Path(path), text.encode())
 
 
 def read_card(path: str | Path, model: str | Path) -> Card:
@@ -112,19 +108,3 @@ def read_card(path: str | Path, model: str | Path) -> Card:
             f"{found[:12]}...; copy both files together from their run"
         )
     return card
-
-
-def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Raises:
-        ValueError: if there is no such file.
-    """
-    digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    return digest.hexdigest()

@@ -7,7 +7,8 @@ import pandas as pd
 from absl import flags
 
 from ladnn_tf import command, metrics, report, report_text, runs
-from ladnn_tf.card import file_sha256, write_card
+from ladnn_tf.card import write_card
+from ladnn_tf.files import file_sha256
 from ladnn_tf.labels import COVID, SPLITS
 
 USAGE = "python -m ladnn_tf.evaluate --run=runs/NAME --split=test [--prevalence=0.05]"

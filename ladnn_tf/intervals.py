@@ -9,8 +9,6 @@ A statistic is a function of image weights (resamples, n), how often each image 
 `ladnn_tf.metrics` has such functions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

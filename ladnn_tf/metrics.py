@@ -9,8 +9,6 @@ The functions with `weights` take one row of image weights per resample (how oft
 return one value per row; `binary_metrics` is the case of a single row of ones.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

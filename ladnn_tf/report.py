@@ -5,8 +5,6 @@ source, sex, age, covid` (0 or 1), `covid_logit`, `covid_probability` (= sigmoid
 the five lesions (1, 0 or NaN for unknown) and, unless it is the baseline's, `<lesion>_probability` for each.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from ladnn_tf.card import Card, read_card
 from ladnn_tf.config import TrainConfig, read_config
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.files import write_atomically
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.ladnn import logits_model
 
@@ -201,9 +201,8 @@ def count_look(run: Run, split: str) -> None:
 
 
 def _replace_metrics(folder: Path, metrics: dict) -> None:
-    part = folder / "metrics.json.part"
-    part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, folder / "metrics.json")
+    text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+    write_atomically(folder / "metrics.json", text.encode())
 
 
 def card_metrics(evaluation: dict) -> dict:

@@ -16,9 +16,10 @@ import tensorflow as tf
 from absl import flags
 
 from ladnn_tf import calibration, command, config, losses, metrics, report, report_text, runs
-from ladnn_tf.card import Card, file_sha256, write_card
+from ladnn_tf.card import Card, write_card
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.files import file_sha256
 from ladnn_tf.labels import COVID
 from ladnn_tf.models.ladnn import build_model, float32_copy, logits_model, trunk_layers
 from ladnn_tf.models.weights import normalisation_of

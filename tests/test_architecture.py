@@ -12,6 +12,7 @@ PACKAGE = REPOSITORY / "ladnn_tf"
 LAYERS = {
     "labels": 0,
     "command": 0,
+    "files": 0,
     "card": 1,
     "data.preprocess": 0,
     "metrics": 0,

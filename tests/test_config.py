@@ -10,6 +10,7 @@ from ladnn_tf import config
 from ladnn_tf.config import TrainConfig
 from ladnn_tf.labels import TASKS
 from ladnn_tf.models.backbones import BACKBONES
+from ladnn_tf.models.ladnn import BATCH_NORM_MOMENTUM, PRECISIONS
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.flags"))
 
@@ -91,3 +92,9 @@ def test_there_is_a_flagfile_for_each_backbone_and_task(monkeypatch):
             same = dataclasses.replace(parse("--flagfile=configs/base.flags"), backbone=settings.backbone)
             assert dataclasses.replace(settings, task="ladnn", weights="imagenet") == same
     assert found == {(b, t) for b in BACKBONES if b != "tiny" for t in TASKS}
+
+
+def test_defaults_and_choices_are_the_model_s():
+    assert TrainConfig().batch_norm_momentum == BATCH_NORM_MOMENTUM
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(TrainConfig)}
+    assert choices["precision"] == PRECISIONS

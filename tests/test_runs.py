@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ladnn_tf import card, runs
+from ladnn_tf import card, files, runs
 from ladnn_tf.data.manifest import read_manifest
 
 
@@ -21,6 +21,7 @@ def test_card_round_trip(run_copy):
     card.write_card(read, run_copy / "again.json")
     assert card.read_card(run_copy / "again.json", run_copy / "model.keras") == read
     assert not list(run_copy.glob("*.part"))
+    assert not list(run_copy.glob(".*"))
 
 
 def test_another_model_beside_the_card_is_refused(run_copy):
@@ -56,7 +57,7 @@ def test_a_damaged_card_and_a_missing_model_are_named(run_copy):
     with pytest.raises(ValueError, match="there is no model card"):
         card.read_card(run_copy / "nowhere.json", run_copy / "model.keras")
     with pytest.raises(ValueError, match="cannot be read"):
-        card.file_sha256(run_copy / "nowhere.keras")
+        files.file_sha256(run_copy / "nowhere.keras")
     (run_copy / "model.keras").unlink()
     with pytest.raises(ValueError, match=r"not a finished run: there is no model\.keras"):
         runs.load_run(run_copy)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from ladnn_tf import losses, runs, train
-from ladnn_tf.card import file_sha256
 from ladnn_tf.config import TrainConfig, read_config
+from ladnn_tf.files import file_sha256
 from ladnn_tf.models.ladnn import build_model, logits_model
 from ladnn_tf.validation import Split, Validation
 

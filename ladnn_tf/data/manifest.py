@@ -21,19 +21,18 @@ manifests only, so that own data needs no more than such a file. One row is one 
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from absl import flags
 
 from ladnn_tf import command
-from ladnn_tf.card import file_sha256
 from ladnn_tf.data import duplicates, manifest_report, sources, splits
 from ladnn_tf.data.covid_ct import correct_labels, read_covid_ct
 from ladnn_tf.data.ladnn_d1 import read_ladnn_d1
 from ladnn_tf.data.manifest_rows import COLUMNS, parse, serialise
 from ladnn_tf.data.published_table import Remark, absolute_folder
+from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import SPLITS
 
 _USAGE = "python -m ladnn_tf.data.manifest --covid_ct=DIR --ladnn_d1=DIR --out=FILE"
@@ -85,20 +84,6 @@ def write_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     content = serialise(rows)
     parse(content, path, in_file=False)
     write_atomically(path, content)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file by way of a temporary one beside it; folders above it are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the manifest from other users of the data
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def select_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
