@@ -6,6 +6,7 @@ TENSORFLOW = "tensorflow{}>=2.21,<2.22"
 TRAIN = [
     "absl-py>=2.1",
     "efficientnet>=1.1.1",
+    "h5py>=3.11",
     "keras>=3.15,<4",
     "pandas>=2.2",
     "scikit-learn>=1.5",
@@ -43,6 +44,7 @@ setup(
             "uvicorn>=0.34",
         ],
         "hub": ["keras-hub>=0.25", TENSORFLOW.format("")],
-        "dev": ["pytest>=8", "pytest-cov>=6", "ruff>=0.9"],
+        "benchmark": ["monai>=1.5", "torch==2.13.0"],
+        "dev": ["keras-hub>=0.25", "pytest>=8", "pytest-cov>=6", "ruff>=0.9"],
     },
 )

@@ -9,7 +9,7 @@ from typing import Any
 from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, LESIONS, TASKS
 
-FORMAT = 1
+FORMAT = 2
 NOTICE = "For research use only. Not a medical device; not for diagnosis or for decisions about patients."
 
 
@@ -29,6 +29,7 @@ class Card:
         threshold_rule: how the threshold was chosen.
         manifest: `{"file": name, "sha256": hex}` of the data it was trained on.
         model_sha256: of the model file beside the card.
+        weights_sha256: of the weights alone, in order, which does not change with the date in the file.
         best_epoch: number of the epoch that was kept, from 1.
         metrics: split -> number of images, patients and positives, and the metrics of the diagnosis with their
             intervals; everything else is in metrics.json.
@@ -50,6 +51,7 @@ class Card:
     threshold_rule: str
     manifest: dict[str, str]
     model_sha256: str
+    weights_sha256: str
     best_epoch: int
     metrics: dict[str, dict[str, Any]]
     versions: dict[str, str]
@@ -60,7 +62,7 @@ class Card:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise ValueError(f"card format {self.format} is not read by this version, which reads {FORMAT}")
+            raise ValueError(_other_format(self.format))
         if self.task not in TASKS:
             raise ValueError(f"task should be one of {', '.join(TASKS)}. Received: {self.task!r}")
         if self.labels != (COVID, *LESIONS):
@@ -73,6 +75,13 @@ class Card:
             raise ValueError(f"temperature should be above 0. Received: {self.temperature}")
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold should be a probability. Received: {self.threshold}")
+
+
+def _other_format(found: Any) -> str:
+    return (
+        f"card format {found} is not read by this version, which reads {FORMAT}; the run was made by another "
+        "version of ladnn_tf: use that version, or train it anew"
+    )
 
 
 def write_card(card: Card, path: str | Path) -> None:
@@ -96,6 +105,8 @@ def read_card(path: str | Path, model: str | Path) -> Card:
     """
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        if fields["format"] != FORMAT:
+            raise ValueError(_other_format(fields["format"]))
         card = Card(**{**fields, "labels": tuple(fields["labels"])})
     except FileNotFoundError as error:
         raise ValueError(f"there is no model card {path}; give the folder of a finished run") from error

@@ -29,7 +29,15 @@ class TrainConfig:
     )
     task: str = _setting("ladnn", "ladnn (diagnosis and lesions) or baseline (diagnosis alone)", choices=TASKS)
     image_size: int = _setting(224, "side of the network's input, pixels", minimum=32)
-    weights: str = _setting("imagenet", "imagenet, noisy-student, none, or a .npz or .keras file")
+    weights: str = _setting(
+        "imagenet", "imagenet, noisy-student, none, or a .npz, .keras, .weights.h5 or .h5 file"
+    )
+    normalisation: str = _setting(
+        "auto",
+        "of the pixels: auto (what belongs to the weights), or torch or caffe for a file that does not say",
+        choices=("auto", "torch", "caffe"),
+    )
+    init_run: str = _setting("", "folder of a run to start from, heads included, instead of --weights")
     batch_norm_momentum: float = _setting(
         0.9, "share of the moving statistics that a step keeps", minimum=0.0, maximum=0.9999
     )
@@ -38,6 +46,8 @@ class TrainConfig:
         "number format of the trunk's arithmetic",
         choices=("float32", "mixed_float16", "mixed_bfloat16"),
     )
+
+    xla: bool = _setting(False, "compile the training step by XLA")
 
     epochs: int = _setting(15, "epochs after the frozen phase", minimum=1)
     batch_size: int = _setting(32, "images per step", minimum=1)
@@ -144,11 +154,14 @@ def read_config(path: str | Path) -> TrainConfig:
     try:
         rest = flag_values(["config", f"--flagfile={path}"])[1:]
     except flags.Error as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}; it was written by another version, or changed by hand") from error
     missing = [field.name for field in dataclasses.fields(TrainConfig) if not flag_values[field.name].present]
     if rest or missing:
         wrong = f"{rest[0]!r} is no flag" if rest else f"--{missing[0]} is missing"
-        raise ValueError(f"{path}: {wrong}; a run's config.flags holds one --name=value for each setting")
+        raise ValueError(
+            f"{path}: {wrong}; it was written by another version, or changed by hand (one --name=value for each "
+            "setting). Use that version, or train the run anew"
+        )
     try:
         return from_flags(flag_values)
     except ValueError as error:

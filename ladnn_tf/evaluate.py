@@ -95,11 +95,31 @@ def evaluate(
     return table, evaluation
 
 
+def other_predictions(other: runs.Run, split: str, manifest: str | Path) -> pd.DataFrame:
+    """The predictions of the run that is compared with.
+
+    Args:
+        other: that run.
+        split: of the manifest.
+        manifest: the data of the comparison. Of the run's own data its stored predictions are taken; other data,
+            such as a site's on which a run was fine-tuned, is predicted now.
+
+    Returns:
+        As `runs.predictions_table`.
+
+    Raises:
+        ValueError: if its own data was not evaluated before, or the other data cannot be read.
+    """
+    if file_sha256(manifest) == other.card.manifest["sha256"]:
+        return runs.read_predictions(other.folder, split)
+    return runs.predict_split(other, manifest, split)
+
+
 def compare(
     run: runs.Run,
     table: pd.DataFrame,
     other: runs.Run,
-    split: str,
+    theirs: pd.DataFrame,
     target_sensitivity: float | None,
     options: dict,
 ) -> dict:
@@ -107,16 +127,15 @@ def compare(
 
     Args:
         run: the first run.
-        table: its predictions of the split.
-        other: the second run, evaluated on the split before.
-        split: of both.
+        table: its predictions of a split.
+        other: the second run.
+        theirs: its predictions of the same split.
         target_sensitivity: as in `evaluate`.
         options: `resamples` and `seed`.
 
     Returns:
         The metrics of both, their differences and paired intervals.
     """
-    theirs = runs.read_predictions(other.folder, split)
     thresholds = tuple(operating_point(each, target_sensitivity)[0] for each in (run, other))
     return report.compare(table, theirs, thresholds=thresholds, **options)
 
@@ -138,7 +157,12 @@ def main(argv: list[str]) -> int:
         **fv,
     )
     flags.DEFINE_float("prevalence", None, "share of COVID-19 for PPV and NPV, such as 0.05", 0.0, 1.0, **fv)
-    flags.DEFINE_string("compare_run", None, "another run, evaluated on the same split, to set beside", **fv)
+    flags.DEFINE_string(
+        "compare_run",
+        None,
+        "another run to set beside, on the same images; of its own data it must be evaluated before",
+        **fv,
+    )
     flags.DEFINE_integer("resamples", 2000, "bootstrap resamples over patients", 100, **fv)
     flags.DEFINE_integer("seed", 0, "of the resamples", **fv)
     command.parse(flag_values, argv, USAGE)
@@ -147,14 +171,14 @@ def main(argv: list[str]) -> int:
         command.usage_error("--prevalence should be between 0 and 1, such as 0.05", USAGE)
     run = runs.load_run(flag_values.run)
     other = runs.load_run(flag_values.compare_run) if flag_values.compare_run else None
-    if other:
-        runs.read_predictions(other.folder, flag_values.split)  # there, or an error before the work
+    manifest = flag_values.manifest or run.config.manifest
+    theirs = other_predictions(other, flag_values.split, manifest) if other else None
     out = Path(flag_values.out) if flag_values.out else run.folder
     options = {"resamples": flag_values.resamples, "seed": flag_values.seed}
     table, evaluation = evaluate(
         run,
         flag_values.split,
-        manifest=flag_values.manifest or run.config.manifest,
+        manifest=manifest,
         out=out,
         target_sensitivity=flag_values.target_sensitivity,
         prevalence=flag_values.prevalence,
@@ -163,7 +187,7 @@ def main(argv: list[str]) -> int:
     print(f"{run.card.name}: {flag_values.split} split\n")
     print(report_text.format_report(evaluation))
     if other:
-        comparison = compare(run, table, other, flag_values.split, flag_values.target_sensitivity, options)
+        comparison = compare(run, table, other, theirs, flag_values.target_sensitivity, options)
         name = f"{flag_values.split}, against {other.card.name}"
         runs.write_metrics(out, name, comparison, run.card.model_sha256)
         print()

@@ -1,31 +1,87 @@
-"""Writing and recognising files."""
+"""Writing, reading and recognising files."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+# NumPy lets through what its header parser and the zip module raise on damaged files.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    RuntimeError,
+    LookupError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file that takes its place under its name only once it is whole and on the disk.
+
+    A reader sees the old file or the new one, after a power cut too.
+
+    Args:
+        path: the file; folders above it are made.
+
+    Yields:
+        A binary file to write to.
+
+    Raises:
+        OSError: naming `path` if it cannot be written; the old file is then as it was, and nothing else is left.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from other users of the folder
+            Path(temporary).replace(path)
+            _sync_folder(path.parent)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file by way of a temporary one beside it, so that a reader sees the old file or the new one.
+    """Writes a file in one go, as `atomic_file` does.
 
     Args:
         path: the file; folders above it are made.
         content: its bytes.
 
     Raises:
-        OSError: if it cannot be written; the old file is then as it was, and nothing else is left.
+        OSError: as `atomic_file`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from other users of the folder
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -42,3 +98,23 @@ def file_sha256(path: str | Path) -> str:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads a `.npz` of plain arrays, without pickle.
+
+    Raises:
+        ValueError: if it is damaged, or holds something else, such as a pickle.
+    """
+    try:
+        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except _UNREADABLE as error:
+        cause = "it was probably not downloaded or copied wholly"
+        if "allow_pickle" in str(error):
+            cause = "it holds a Python object (a pickle), which could run code; store plain arrays"
+        raise ValueError(f"{path} cannot be read as a .npz of plain arrays ({error}); {cause}") from error
+    strays = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strays:
+        raise ValueError(f"{path} cannot be read as a .npz of plain arrays: {strays[0]!r} is no array")
+    return arrays

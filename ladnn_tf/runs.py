@@ -74,8 +74,28 @@ def create_folder(folder: Path, config: TrainConfig) -> None:
     """Makes the folder of a new run with its `config.flags`; one that `check_new_folder` let pass is deleted."""
     if folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / "config.flags").write_text(config.to_flags(), encoding="utf-8")
+    write_atomically(folder / "config.flags", config.to_flags().encode())
+
+
+def unfinished_config(folder: Path) -> TrainConfig:
+    """The settings of a run whose training was interrupted.
+
+    Raises:
+        ValueError: if there is no such run, or it is finished.
+    """
+    if not (folder / "config.flags").is_file():
+        raise ValueError(f"there is no run to resume in {folder} (no config.flags; looked for from {Path.cwd()})")
+    if (folder / "card.json").is_file():
+        raise ValueError(f"{folder} is finished; there is nothing to resume")
+    return read_config(folder / "config.flags")
+
+
+def not_stored(what: str, folder: Path, error: OSError) -> str:
+    """The message for a part of a training that could not be written: what is kept, and how to go on."""
+    return (
+        f"{what} could not be stored ({error.strerror or error}); the last state that could be written is "
+        f"kept. Make room or mend the folder, then go on by python -m ladnn_tf.train --run={folder} --resume"
+    )
 
 
 def load_run(folder: str | Path) -> Run:
@@ -87,7 +107,11 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     for name in ("config.flags", "model.keras", "card.json"):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} is not a finished run: there is no {name} (looked for from {Path.cwd()})")
+            begun = (folder / "config.flags").is_file()
+            way = "; finish it by python -m ladnn_tf.train --resume" if begun else ""
+            raise ValueError(
+                f"{folder} is not a finished run: there is no {name} (looked for from {Path.cwd()}){way}"
+            )
     card = read_card(folder / "card.json", folder / "model.keras")
     return Run(folder, read_config(folder / "config.flags"), card)
 
@@ -149,7 +173,7 @@ def threshold_rule(target_sensitivity: float) -> str:
 
 def write_predictions(folder: Path, split: str, table: pd.DataFrame) -> None:
     """Writes `predictions_<split>.csv`."""
-    table.to_csv(folder / f"predictions_{split}.csv", index=False)
+    write_atomically(folder / f"predictions_{split}.csv", table.to_csv(index=False).encode())
 
 
 def read_predictions(folder: Path, split: str) -> pd.DataFrame:

@@ -5,27 +5,33 @@ BUILD_NOTES.md. The test split is not read here.
 """
 
 import dataclasses
-import math
+import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 
-from ladnn_tf import calibration, command, config, losses, metrics, report, report_text, runs
+from ladnn_tf import calibration, checkpoint, command, config, metrics, report, report_text, runs
 from ladnn_tf.card import Card, write_card
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.devices import synchronise_batch_norm, training_strategy
 from ladnn_tf.files import file_sha256
+from ladnn_tf.fit import fit
+from ladnn_tf.fused_batch_norm import with_fused_batch_norm
 from ladnn_tf.labels import COVID
-from ladnn_tf.models.ladnn import build_model, float32_copy, logits_model, trunk_layers
-from ladnn_tf.models.weights import normalisation_of
+from ladnn_tf.models.ladnn import build_model, float32_copy, heads, logits_model
+from ladnn_tf.models.weights import NORMALISATIONS, Normalisation, normalisation_of
 from ladnn_tf.validation import Split, Validation
 
-USAGE = "python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags [--run=runs/NAME]"
+USAGE = "python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags [--run=runs/NAME] [--resume]"
 
 
 def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[str, Split]:
@@ -45,113 +51,11 @@ def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[s
     }
 
 
-def _optimizer(settings: config.TrainConfig, learning_rate) -> keras.optimizers.Optimizer:
-    # PyTorch's epsilon; Keras' own is 1e-7.
-    options = {"learning_rate": learning_rate, "epsilon": 1e-8}
-    if settings.ema_decay:
-        options |= {"use_ema": True, "ema_momentum": settings.ema_decay}
-    if settings.decoupled_decay:
-        optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
-    else:
-        optimizer = keras.optimizers.Adam(**options)
-    # compile() adds this by itself only if the model object's own policy is float16; here only its layers' is.
-    if settings.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
-def learning_rate_schedule(settings: config.TrainConfig, steps_per_epoch: int):
-    """Warm-up from 0, then constant or cosine decay to 0.
-
-    Args:
-        settings: `learning_rate`, `warmup_epochs`, `cosine_decay` and `epochs` count.
-        steps_per_epoch: optimizer steps in an epoch.
-
-    Returns:
-        A number, or a Keras schedule of the optimizer's step.
-    """
-    if not settings.warmup_epochs and not settings.cosine_decay:
-        return settings.learning_rate
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
-    steps = settings.epochs * steps_per_epoch
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else settings.learning_rate,
-        decay_steps=max(1, steps - warmup),
-        alpha=0.0 if settings.cosine_decay else 1.0,
-        warmup_target=settings.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-
-
-def _fit(
-    model: keras.Model,
-    split: Split,
-    settings: config.TrainConfig,
-    callbacks: list[keras.callbacks.Callback],
-    learning_rate,
-    first_epoch: int,
-    epochs: int,
-) -> None:
-    """Compiles and trains from `first_epoch` to `epochs`, both counted from 0."""
-    if not settings.decoupled_decay and settings.weight_decay:
-        losses.add_l2_decay(model, settings.weight_decay)
-    model.compile(
-        optimizer=_optimizer(settings, learning_rate),
-        loss=losses.head_losses(model.output),
-        loss_weights=losses.head_weights(model.output, settings.covid_weight),
-    )
-    dataset = pipeline.training_dataset(
-        split.images,
-        {head: split.labels[head] for head in model.output},
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        augmentation=pipeline.Augmentation(
-            **{f.name: getattr(settings, f.name) for f in dataclasses.fields(pipeline.Augmentation)}
-        ),
-        first_epoch=first_epoch,
-        epochs=epochs,
-    )
-    model.fit(
-        dataset,
-        steps_per_epoch=math.ceil(len(split.images) / settings.batch_size),
-        initial_epoch=first_epoch,
-        epochs=epochs,
-        callbacks=callbacks,
-        shuffle=False,  # done by the dataset
-    )
-
-
-def _fit_all(
-    model: keras.Model, split: Split, settings: config.TrainConfig, validation: Validation, folder: Path
-) -> None:
-    callbacks = [
-        validation,
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),
-    ]
-    if settings.frozen_epochs:
-        frozen = [layer for layer in trunk_layers(model) if layer.trainable]
-        for layer in frozen:
-            layer.trainable = False
-        rate = settings.frozen_learning_rate
-        _fit(model, split, settings, callbacks, rate, 0, settings.frozen_epochs)
-        for layer in frozen:
-            layer.trainable = True
-    if settings.early_stopping_patience:
-        name, direction = validation.monitor
-        callbacks.append(
-            keras.callbacks.EarlyStopping(name, mode=direction, patience=settings.early_stopping_patience)
-        )
-    rate = learning_rate_schedule(settings, math.ceil(len(split.images) / settings.batch_size))
-    last = settings.frozen_epochs + settings.epochs
-    _fit(model, split, settings, callbacks, rate, settings.frozen_epochs, last)
-
-
 def _finish(
     model: keras.Model,
     split: Split,
     settings: config.TrainConfig,
-    manifest_sha256: str,
+    origin: dict[str, Any],
     best_epoch: int,
     folder: Path,
 ) -> str:
@@ -176,14 +80,15 @@ def _finish(
         name=folder.name,
         task=settings.task,
         backbone=settings.backbone,
-        weights=_describe_weights(settings.weights),
+        weights=origin["weights"],
         normalisation=dataclasses.asdict(normalisation_of(model)),
         image_size=settings.image_size,
         temperature=temperature,
         threshold=threshold,
         threshold_rule=rule,
-        manifest={"file": Path(settings.manifest).name, "sha256": manifest_sha256},
+        manifest={"file": Path(settings.manifest).name, "sha256": origin["manifest_sha256"]},
         model_sha256=model_sha256,
+        weights_sha256=_sha256(model.get_weights()),
         best_epoch=best_epoch,
         metrics={"validation": runs.card_metrics(evaluation)},
         versions=runs.versions(),
@@ -193,18 +98,79 @@ def _finish(
     return report_text.format_report(evaluation)
 
 
-def _describe_weights(weights: str) -> str:
-    path = Path(weights)
-    return f"{path.name} (SHA-256 {file_sha256(path)})" if path.is_file() else weights
+def _initial_model(settings: config.TrainConfig, normalisation: Normalisation | None) -> keras.Model:
+    """The model before its first step; with a normalisation, the model of a checkpoint, still random."""
+    options = {
+        "task": settings.task,
+        "image_size": settings.image_size,
+        "batch_norm_momentum": settings.batch_norm_momentum,
+        "precision": settings.precision,
+    }
+    if normalisation:
+        return build_model(settings.backbone, weights="none", normalisation=normalisation, **options)
+    if not settings.init_run:
+        asked = NORMALISATIONS.get(settings.normalisation)
+        return build_model(settings.backbone, weights=settings.weights, normalisation=asked, **options)
+    run = runs.load_run(settings.init_run)
+    if run.card.backbone != settings.backbone:
+        raise ValueError(
+            f"--init_run={settings.init_run} is a {run.card.backbone}, --backbone={settings.backbone} is asked for"
+        )
+    model = build_model(settings.backbone, weights=str(run.folder / "model.keras"), **options)
+    for head in heads(settings.task):
+        if head in heads(run.card.task):
+            name = f"{head}_logits"
+            model.get_layer(name).set_weights(run.model.get_layer(name).get_weights())
+        else:
+            logging.info("%s has no head %s: it begins with random weights", settings.init_run, head)
+    return model
 
 
-def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool = False) -> str:
+def _describe_weights(settings: config.TrainConfig) -> str:
+    if settings.init_run:
+        return (
+            f"run {Path(settings.init_run).name} (SHA-256 {file_sha256(Path(settings.init_run) / 'model.keras')})"
+        )
+    path = Path(settings.weights)
+    return f"{path.name} (SHA-256 {file_sha256(path)})" if path.is_file() else settings.weights
+
+
+def _sha256(arrays: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _data_sha256(splits: dict[str, Split]) -> str:
+    return _sha256([array for split in splits.values() for array in (split.images, *split.labels.values())])
+
+
+def _check_origin(saved: checkpoint.Checkpoint, data_sha256: str, settings: config.TrainConfig) -> None:
+    origin = saved.progress.origin
+    if origin["data_sha256"] != data_sha256:
+        raise ValueError(
+            f"the images or labels of {settings.manifest} are not those that this training began with; restore "
+            "them, or start another run (--init_run takes the weights of a finished one)"
+        )
+    if origin["versions"] != runs.versions():
+        logging.warning("other versions than the training began with: it will not be bit-identical")
+
+
+def train(
+    settings: config.TrainConfig,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    devices: Sequence[str] | None = None,
+) -> str:
     """Trains one model and writes its run folder.
 
     Args:
         settings: what to train.
         folder: of the run; it must be empty or not exist.
         overwrite: whether a run that lies there is replaced.
+        devices: as in `training_strategy`.
 
     Returns:
         The evaluation on validation, as text.
@@ -212,49 +178,124 @@ def train(settings: config.TrainConfig, folder: str | Path, *, overwrite: bool =
     Raises:
         ValueError: if manifest, images, weights or settings do not fit; the run folder is as it was then.
             Also if the training diverged from its first epoch on.
+        OSError: if the run folder cannot be written; the last state that could be stored is kept.
     """
-    folder = runs.check_new_folder(folder, overwrite=overwrite)
+    return _train(settings, runs.check_new_folder(folder, overwrite=overwrite), None, devices)
+
+
+def resume(folder: str | Path, *, devices: Sequence[str] | None = None) -> str:
+    """Goes on with a training that was interrupted, from the end of its last whole epoch.
+
+    With `deterministic`, on the same machine and versions, weights, predictions and history end as those of a
+    training that was never interrupted, to the bit. A training that was interrupted in its first epoch begins
+    anew.
+
+    Args:
+        folder: of the run.
+        devices: as in `training_strategy`.
+
+    Returns:
+        The evaluation on validation, as text.
+
+    Raises:
+        ValueError: if there is no unfinished run, if its state cannot be read, or if data or settings changed.
+        OSError: if the run folder cannot be written; the last state that could be stored is kept.
+    """
+    folder = Path(folder)
+    settings = runs.unfinished_config(folder)
+    for part in folder.glob(f".{checkpoint.FILE}.*"):  # left by a kill in the middle of a write
+        part.unlink()
+    saved = None
+    if (folder / checkpoint.FILE).is_file():
+        saved = checkpoint.read_checkpoint(folder / checkpoint.FILE)
+    return _train(settings, folder, saved, devices)
+
+
+def _train(
+    settings: config.TrainConfig,
+    folder: Path,
+    saved: checkpoint.Checkpoint | None,
+    devices: Sequence[str] | None,
+) -> str:
     manifest = read_manifest(settings.manifest)
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    model = build_model(
-        settings.backbone,
-        task=settings.task,
-        image_size=settings.image_size,
-        weights=settings.weights,
-        batch_norm_momentum=settings.batch_norm_momentum,
-        precision=settings.precision,
-    )
+    strategy = training_strategy(devices)
+    with strategy.scope():
+        model = _initial_model(settings, _normalisation(saved))
+        synchronise_batch_norm(model, strategy.num_replicas_in_sync > 1)
+        trained = with_fused_batch_norm(logits_model(model))
     splits = _load_splits(manifest, settings)
-    runs.create_folder(folder, settings)
-    trained = logits_model(model)
-    validation = Validation(splits["validation"], settings, folder / "history.csv")
-    _fit_all(trained, splits["train"], settings, validation, folder)
+    data_sha256 = _data_sha256(splits)
+    if saved:
+        _check_origin(saved, data_sha256, settings)
+        origin = saved.progress.origin
+    else:
+        origin = {
+            "manifest_sha256": manifest.attrs["sha256"],
+            "data_sha256": data_sha256,
+            "weights": _describe_weights(settings),
+            "normalisation": dataclasses.asdict(normalisation_of(model)),
+            "versions": runs.versions(),
+        }
+        runs.create_folder(folder, settings)
+    validation = Validation(splits["validation"], settings, folder, origin, saved)
+    fit(trained, splits["train"], settings, validation, folder, saved)
     if not validation.best_epoch:
         raise ValueError(
             "no epoch had a finite validation score; lower --learning_rate, or take --precision=float32"
         )
     trained.set_weights(validation.best_weights)
-    # Trained in mixed precision or not, what is kept computes in float32.
-    final = float32_copy(model)
-    sha256 = manifest.attrs["sha256"]
-    return _finish(final, splits["validation"], settings, sha256, validation.best_epoch, folder)
+    # However it was trained, what is kept computes in float32 on one device.
+    synchronise_batch_norm(model, False)
+    try:
+        text = _finish(float32_copy(model), splits["validation"], settings, origin, validation.best_epoch, folder)
+    except OSError as error:
+        raise OSError(error.errno, runs.not_stored("the trained model", folder, error), error.filename) from error
+    (folder / checkpoint.FILE).unlink()
+    return text
+
+
+def _normalisation(saved: checkpoint.Checkpoint | None) -> Normalisation | None:
+    if not saved:
+        return None
+    stored = saved.progress.origin["normalisation"]
+    return Normalisation(tuple(stored["mean"]), tuple(stored["std"]))
+
+
+def _check_same_settings(flag_values: flags.FlagValues, folder: str) -> None:
+    """Compares the flags that were given with those the run began with."""
+    began = runs.unfinished_config(Path(folder))
+    for field in dataclasses.fields(config.TrainConfig):
+        flag = flag_values[field.name]
+        if flag.present and flag.value != getattr(began, field.name):
+            raise ValueError(
+                f"{folder} began with --{field.name}={getattr(began, field.name)} and is resumed as it began; for "
+                f"--{field.name}={flag.value} start another run"
+            )
 
 
 def main(argv: list[str]) -> int:
     """The command."""
     flag_values = flags.FlagValues()
+    fv = {"flag_values": flag_values}
     config.define_flags(flag_values)
-    flags.DEFINE_string(
-        "run", None, "folder to make (default: runs/<backbone>_<task>_<time>)", flag_values=flag_values
-    )
-    flags.DEFINE_boolean("overwrite", False, "replace a run that lies in that folder", flag_values=flag_values)
+    flags.DEFINE_string("run", None, "folder to make (default: runs/<backbone>_<task>_<time>)", **fv)
+    flags.DEFINE_boolean("overwrite", False, "replace a run that lies in that folder", **fv)
+    flags.DEFINE_boolean("resume", False, "go on with the interrupted training of --run, with its settings", **fv)
     command.parse(flag_values, argv, USAGE)
-    settings = config.from_flags(flag_values)
-    folder = flag_values.run or f"runs/{settings.backbone}_{settings.task}_{time.strftime('%Y%m%d-%H%M%S')}"
     started = time.monotonic()
-    text = train(settings, folder, overwrite=flag_values.overwrite)
+    if flag_values.resume:
+        folder = flag_values.run
+        if not folder or flag_values.overwrite:
+            command.usage_error("--resume needs --run=FOLDER and excludes --overwrite", USAGE)
+        _check_same_settings(flag_values, folder)
+        text = resume(folder)
+    else:
+        settings = config.from_flags(flag_values)
+        folder = flag_values.run or f"runs/{settings.backbone}_{settings.task}_{time.strftime('%Y%m%d-%H%M%S')}"
+        text = train(settings, folder, overwrite=flag_values.overwrite)
     print(text)
     print(f"\ntrained in {(time.monotonic() - started) / 60:.1f} minutes; the figures above are of validation")
     print(f"run folder: {folder}")

@@ -48,21 +48,12 @@ def phantom_manifest(phantoms) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_backbone():
-    """A trunk of three convolutions, registered as `tiny`: enough to train in a second."""
-    import keras
+    """The trunk of `tiny_backbone.py`, registered as `tiny`."""
+    from tiny_backbone import TINY
 
-    from ladnn_tf.models.backbones import BACKBONES, Backbone
+    from ladnn_tf.models.backbones import BACKBONES
 
-    def build(*, include_top, weights, input_tensor):
-        x = input_tensor
-        for number, filters in enumerate((8, 16, 16), start=1):
-            x = keras.layers.Conv2D(filters, 3, 2, padding="same", name=f"conv{number}")(x)
-            x = keras.layers.BatchNormalization(name=f"bn{number}")(x)
-            x = keras.layers.ReLU(name=f"relu{number}")(x)
-        x = keras.layers.Dropout(0.1, name="dropout")(x)
-        return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
-
-    BACKBONES["tiny"] = Backbone("tiny", build, 16, 3_808, 80, "tests only")
+    BACKBONES["tiny"] = TINY
     yield "tiny"
     del BACKBONES["tiny"]
 

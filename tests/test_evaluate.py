@@ -79,6 +79,25 @@ def test_other_data_needs_a_folder_of_its_own(run_copy, phantom_manifest, tmp_pa
     assert not (run_copy / "predictions_test.csv").exists()
 
 
+def test_before_and_after_on_a_site_s_data(run_copy, tiny_baseline_run, phantom_manifest, tmp_path, capsys):
+    """The run before has never seen the site's data: it predicts them now, and its folder stays as it is."""
+    lines = phantom_manifest.read_text().splitlines(keepends=True)
+    site = phantom_manifest.parent / "site.csv"
+    site.write_text("".join(line for line in lines if "phantom-nodule" not in line))
+    before = sorted(path.name for path in tiny_baseline_run.rglob("*"))
+    arguments = [f"--run={run_copy}", f"--compare_run={tiny_baseline_run}", f"--manifest={site}"]
+    out = tmp_path / "site"
+    assert evaluate.main(["evaluate", *arguments, "--resamples=100", f"--out={out}"]) == 0
+    row = next(
+        line
+        for line in capsys.readouterr().out.split("against tiny_baseline")[1].splitlines()
+        if line.startswith("AUC")
+    )
+    theirs = runs.predict_split(runs.load_run(tiny_baseline_run), site, "test")
+    assert row.split()[2] == f"{roc_auc_score(theirs['covid'], theirs['covid_probability']):.3f}"
+    assert sorted(path.name for path in tiny_baseline_run.rglob("*")) == before
+
+
 def test_two_runs_side_by_side(run_copy, tiny_baseline_run, tmp_path, capsys):
     baseline = shutil.copytree(tiny_baseline_run, tmp_path / "baseline")
     quick = ["--resamples=100", "--split=test"]

@@ -130,3 +130,30 @@ def test_the_card_says_with_what_it_was_made(tiny_run):
 def test_without_git_there_is_no_revision(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert runs.git_revision() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("--xla=false\n", ""), r"--xla is missing; it was written by another version"),
+        (lambda text: text + "--optimiser=sgd\n", r"Unknown command line flag 'optimiser'.*another version"),
+        (lambda text: text + "sgd\n", r"'sgd' is no flag; it was written by another version"),
+    ],
+    ids=["missing", "unknown", "no flag"],
+)
+def test_a_run_of_another_version_is_named_as_such(run_copy, change, message):
+    path = run_copy / "config.flags"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message):
+        runs.load_run(run_copy)
+
+
+def test_an_old_card_is_named_as_such(run_copy):
+    path = run_copy / "card.json"
+    fields = json.loads(path.read_text())
+    del fields["weights_sha256"]
+    path.write_text(json.dumps({**fields, "format": 1}))
+    with pytest.raises(
+        ValueError, match="card format 1 is not read by this version, which reads 2; the run was made"
+    ):
+        runs.load_run(run_copy)

@@ -9,10 +9,12 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_backbone import TINY_WITHOUT_DROPOUT
 
 from ladnn_tf import losses, runs, train
-from ladnn_tf.config import TrainConfig, read_config
+from ladnn_tf.config import read_config
 from ladnn_tf.files import file_sha256
+from ladnn_tf.models.backbones import BACKBONES
 from ladnn_tf.models.ladnn import build_model, logits_model
 from ladnn_tf.validation import Split, Validation
 
@@ -56,11 +58,12 @@ def test_the_validation_loss_counts_images_not_batches(tiny_settings, tiny_backb
     images = rng.integers(0, 256, (33, 32, 32, 3)).astype(np.uint8)
     labels = {"covid": np.zeros((33, 1), np.float32), "lesions": np.full((33, 5), -1, np.float32)}
     labels["covid"][-1] = 1
-    validation = Validation(Split(pd.DataFrame(), images, labels), tiny_settings, tmp_path / "history.csv")
+    validation = Validation(Split(pd.DataFrame(), images, labels), tiny_settings, tmp_path, origin={})
     model = logits_model(build_model(tiny_backbone, image_size=32))
     model.get_layer("covid_logits").bias.assign([3.0])
     model.get_layer("covid_logits").kernel.assign(np.zeros((16, 1)))
     model.compile(optimizer="adam")
+    model.stop_training = False
     validation.set_model(model)
     logs = {}
     validation.on_epoch_end(0, logs)
@@ -126,7 +129,7 @@ class FrozenTrunk(keras.callbacks.Callback):
 
 def test_frozen_epochs_move_the_heads_alone(tiny_settings, tmp_path, monkeypatch):
     seen = FrozenTrunk()
-    monkeypatch.setattr(train.keras.callbacks, "TerminateOnNaN", lambda: seen)
+    monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", lambda: seen)
     settings = dataclasses.replace(tiny_settings, frozen_epochs=2, epochs=1)
     keras.utils.set_random_seed(settings.seed)
     start = np.array(build_model("tiny", image_size=32).get_layer("conv1").kernel)
@@ -144,25 +147,6 @@ def test_the_moving_average_is_what_is_validated_and_kept(tiny_settings, tmp_pat
     train.train(dataclasses.replace(tiny_settings, ema_decay=0.9999), tmp_path / "run")
     kernel = np.array(runs.load_run(tmp_path / "run").model.get_layer("conv1").kernel)
     assert np.abs(kernel - start).mean() == pytest.approx(tiny_settings.learning_rate, rel=0.02)
-
-
-def test_the_schedule_warms_up_and_decays():
-    settings = TrainConfig(learning_rate=1.0, epochs=4, warmup_epochs=1.0, cosine_decay=True)
-    rate = train.learning_rate_schedule(settings, steps_per_epoch=10)
-    assert float(rate(0)) == 0.0
-    assert float(rate(5)) == pytest.approx(0.5)
-    assert float(rate(10)) == pytest.approx(1.0)
-    assert float(rate(25)) == pytest.approx(0.5)  # half of the cosine
-    assert float(rate(40)) == pytest.approx(0.0, abs=1e-7)
-    constant = train.learning_rate_schedule(dataclasses.replace(settings, cosine_decay=False), 10)
-    assert float(constant(39)) == pytest.approx(1.0)
-    assert train.learning_rate_schedule(TrainConfig(learning_rate=1.0), 10) == 1.0
-
-
-def test_float16_scales_the_loss(tiny_settings):
-    settings = dataclasses.replace(tiny_settings, precision="mixed_float16")
-    assert isinstance(train._optimizer(settings, 1e-3), keras.optimizers.LossScaleOptimizer)
-    assert isinstance(train._optimizer(tiny_settings, 1e-3), keras.optimizers.Adam)
 
 
 def test_nothing_is_overwritten_unasked(tiny_run, tiny_settings, tmp_path):
@@ -222,3 +206,46 @@ def test_a_wrong_flag_is_a_clear_error(capsys):
     with pytest.raises(SystemExit):
         train.main(["train", "--flagfile=configs/nowhere.flags"])
     assert "root of the checkout" in capsys.readouterr().err
+
+
+def weights(model):
+    return {v.path: np.array(v) for v in model.variables if "seed" not in v.path}
+
+
+def test_init_run_starts_from_all_weights_of_another_run(tiny_run, tiny_settings):
+    source = weights(runs.load_run(tiny_run).model)
+    settings = dataclasses.replace(tiny_settings, init_run=str(tiny_run), weights="imagenet", image_size=48)
+    found = weights(train._initial_model(settings, None))
+    assert set(found) == set(source)
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, source[path], err_msg=path)
+
+
+def test_init_run_of_the_baseline_leaves_the_lesion_head_random(tiny_baseline_run, tiny_settings):
+    source = weights(runs.load_run(tiny_baseline_run).model)
+    found = weights(
+        train._initial_model(dataclasses.replace(tiny_settings, init_run=str(tiny_baseline_run)), None)
+    )
+    assert set(found) - set(source) == {"lesions_logits/kernel", "lesions_logits/bias"}
+    for path, value in source.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+    assert found["lesions_logits/kernel"].any()
+
+
+def test_init_run_is_in_the_card_and_must_be_of_the_same_backbone(tiny_run, tiny_settings, tmp_path):
+    settings = dataclasses.replace(tiny_settings, init_run=str(tiny_run), epochs=1)
+    train.train(settings, tmp_path / "site")
+    model_sha256 = runs.load_run(tiny_run).card.model_sha256
+    assert runs.load_run(tmp_path / "site").card.weights == f"run tiny (SHA-256 {model_sha256})"
+    with pytest.raises(ValueError, match=r"is a tiny, --backbone=vgg16 is asked for"):
+        train.train(dataclasses.replace(settings, backbone="vgg16"), tmp_path / "other")
+
+
+def test_xla_trains_the_same(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "tiny", TINY_WITHOUT_DROPOUT)  # XLA draws other random numbers
+    losses = []
+    for xla in (True, False):
+        folder = tmp_path / str(xla)
+        train.train(dataclasses.replace(tiny_settings, xla=xla, epochs=1), folder)
+        losses.append(pd.read_csv(folder / "history.csv")["val_loss"][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

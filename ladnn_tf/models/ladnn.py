@@ -8,7 +8,7 @@ from keras import layers
 
 from ladnn_tf.labels import COVID, LESIONS, TASKS
 from ladnn_tf.models.backbones import BACKBONES, NORMALISATION_LAYER, build_backbone
-from ladnn_tf.models.weights import initial_weights
+from ladnn_tf.models.weights import Normalisation, initial_weights
 
 BATCH_NORM_MOMENTUM = 0.9
 """Keras' own 0.99 needs hundreds of steps before the moving statistics mean anything; 425 images in batches of
@@ -31,6 +31,7 @@ def build_model(
     task: str = "ladnn",
     image_size: int = 224,
     weights: str = "none",
+    normalisation: Normalisation | None = None,
     batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
     precision: str = "float32",
 ) -> keras.Model:
@@ -45,6 +46,7 @@ def build_model(
         task: `ladnn`, or `baseline` for the COVID head alone.
         image_size: the side S in pixels, at least 32.
         weights: as in `weights.initial_weights`; the normalisation of the pixels comes with them.
+        normalisation: of the pixels, where the weights do not say; None takes that of the weights.
         batch_norm_momentum: share of the old moving statistics that a step keeps, in [0, 1).
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
 
@@ -53,7 +55,8 @@ def build_model(
         `{"covid": (B, 1), "lesions": (B, 5)}`, float32 in [0, 1], lesions in the order of `labels.LESIONS`.
 
     Raises:
-        ValueError: for an unknown backbone, task or precision, a size below 32, or weights that do not fit.
+        ValueError: for an unknown backbone, task or precision, a size below 32, or weights that do not fit
+            or were trained with another normalisation.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone should be one of {', '.join(BACKBONES)}. Received: {backbone!r}")
@@ -62,7 +65,7 @@ def build_model(
     if image_size < _MIN_IMAGE_SIZE:
         raise ValueError(f"image_size should be at least {_MIN_IMAGE_SIZE} pixels. Received: {image_size}")
     widths = heads(task)
-    source = initial_weights(backbone, weights)
+    source = initial_weights(backbone, weights, normalisation)
     with _dtype_policy(precision):
         images = keras.Input((image_size, image_size, 3), name="images")
         mean, std = source.normalisation.mean, source.normalisation.std

@@ -2,93 +2,97 @@
 
 A trunk that was trained on pixels in one range and order is silently wrong on any other, so a source of weights
 always comes with its `Normalisation`, and `models/ladnn.py` builds the model with that one.
+
+As a command it makes, on a machine with internet, the file that a machine without takes as `--weights=FILE.npz`:
+
+    python -m ladnn_tf.models.weights fetch BACKBONE --out=FILE.npz [--source=imagenet|noisy-student]
 """
 
 import dataclasses
-import zipfile
-import zlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from absl import flags
 
-from ladnn_tf.models.backbones import BACKBONES, NORMALISATION_LAYER
+from ladnn_tf import command
+from ladnn_tf.files import file_sha256, write_atomically
+from ladnn_tf.models import normalisation as pixels
+from ladnn_tf.models import weights_files, weights_transfer
+from ladnn_tf.models.backbones import BACKBONES, NORMALISATION_LAYER, build_backbone
+from ladnn_tf.models.normalisation import CAFFE, NORMALISATIONS, TORCH, Normalisation
+from ladnn_tf.models.weights_files import StoredWeights
+from ladnn_tf.models.weights_npz import read_npz, save_npz
 
+__all__ = ["CAFFE", "NORMALISATIONS", "TORCH", "Normalisation", "initial_weights", "normalisation_of", "save_npz"]
 
-@dataclasses.dataclass(frozen=True)
-class Normalisation:
-    """What is done to RGB pixels in [0, 255] before the first convolution: (pixel - mean) / std per channel.
-
-    Attributes:
-        mean: of R, G and B, in grey levels.
-        std: of R, G and B, in grey levels.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-TORCH = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Mean and standard deviation of ImageNet, as torchvision's weights and Keras' DenseNet have it. Keras'
-EfficientNet comes to the same: its layer divides by the square root of std, its extra Rescaling once more."""
-
-CAFFE = Normalisation((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
-"""Keras' VGG-16 and ResNet-50: mean taken off, not scaled. They were trained on BGR; the channels of their first
-kernel are turned round when they are loaded, which is the same and leaves the graph in RGB."""
-
-_IMAGENET_NORMALISATION = {
+PUBLISHED_NORMALISATION = {
     "vgg16": CAFFE,
+    "resnet18": TORCH,
     "resnet50": CAFFE,
     "densenet121": TORCH,
     "densenet169": TORCH,
     "efficientnet_b0": TORCH,
     "efficientnet_b1": TORCH,
 }
-_OFFLINE = (
-    "on a machine without internet give --weights=FILE (a .npz or a .keras file that was made elsewhere) "
-    "or --weights=none"
-)
+"""What the publishers' weights expect that do not normalise inside: `keras.applications.<...>.preprocess_input`;
+the package efficientnet's own; for ResNet-18 of keras-hub, converted from timm's resnet18.a1_in1k with timm's
+mean and standard deviation (keras-hub, tools/checkpoint_conversion/convert_resnet_checkpoints.py)."""
+
+RESNET18_PRESET = "resnet_18_imagenet"
+"""Of keras-hub; `from_preset` takes a folder in its place."""
+
+SOURCES = ("imagenet", "noisy-student")
+_EFFICIENTNET_STATISTICS = 7  # mean, variance and count of its Normalization, which no source fills
+_ASK = "give --normalisation=torch or --normalisation=caffe"
 
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
-    """A source of weights: its normalisation, and a function that loads them into a trunk."""
+    """A source of weights: its normalisation, and a function that loads them into a trunk, wholly or not."""
 
     normalisation: Normalisation
     load: Callable[[keras.Model], None]
 
 
-def initial_weights(backbone: str, weights: str) -> InitialWeights:
+def initial_weights(backbone: str, weights: str, normalisation: Normalisation | None = None) -> InitialWeights:
     """Opens a source of weights.
 
     Args:
         backbone: a key of `BACKBONES`.
-        weights: `none`, `imagenet` (Keras Applications, a download), `noisy-student` (EfficientNet only, the
-            package efficientnet, a download), or the path of a `.npz` (read without pickle) or `.keras` file
-            (read in safe mode).
+        weights: one of
+
+            - `none`;
+            - `imagenet`, a download: Keras Applications', for ResNet-18 the preset of keras-hub;
+            - `noisy-student`, a download: EfficientNet only, of the package efficientnet;
+            - the path of a `.npz` (read without pickle), of a `.keras` (read in safe mode), `.weights.h5` or
+              `.h5` file, of this project or as the publishers of `imagenet` and `noisy-student` write them, with
+              or without their classifier. A checksum file `<path>.sha256` beside it is checked.
+        normalisation: what to build with where the source does not say (`none`; a `.weights.h5` of this project,
+            a `.npz` without it). A `.npz` that does not say is otherwise taken to be `TORCH`.
 
     Returns:
         The normalisation, and a function that fills a trunk built by `build_backbone`.
 
     Raises:
-        ValueError: if the source does not exist for this backbone, cannot be read or downloaded.
+        ValueError: if the source does not exist for this backbone, cannot be read or downloaded, or if its
+            normalisation is another one than `normalisation`, or unknown. The function raises it if the
+            weights do not fit, and then leaves the trunk as it was.
     """
     if weights == "none":
-        return InitialWeights(TORCH, _keep)
+        return InitialWeights(normalisation or TORCH, _keep)
     if weights == "imagenet":
-        return _imagenet(backbone)
+        return _imagenet(backbone, normalisation)
     if weights == "noisy-student":
-        return _noisy_student(backbone)
+        return _noisy_student(backbone, normalisation)
     path = Path(weights)
-    if path.suffix not in (".npz", ".keras"):
-        raise ValueError(
-            "weights should be none, imagenet, noisy-student or the path of a .npz or .keras file. "
-            f"Received: {weights!r}"
-        )
-    if not path.is_file():
-        raise ValueError(f"there is no weights file {weights!r} (looked for from {Path.cwd()})")
-    return _npz(path) if path.suffix == ".npz" else _keras_file(path)
+    weights_files.check_file(path)
+    _check_sha256(path)
+    read = {".npz": _npz, ".keras": _keras_file, ".h5": _hdf5}[path.suffix]
+    return read(backbone, path, normalisation)
 
 
 def _keep(_trunk: keras.Model) -> None:
@@ -103,120 +107,141 @@ def normalisation_of(model: keras.Model) -> Normalisation:
     return Normalisation(tuple(map(float, mean.round(6))), tuple(map(float, std.round(6))))
 
 
-def _weighted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers with weights that initial weights fill; EfficientNet's own normalisation is not one."""
-    return [layer for layer in model.layers if layer.weights and not isinstance(layer, keras.layers.Normalization)]
-
-
-def _assign(layer: keras.layers.Layer, values: dict[str, np.ndarray], source: str) -> None:
-    for variable in layer.weights:
-        if variable.name not in values:
-            raise ValueError(
-                f"{source} has no {layer.name}/{variable.name}, which the backbone needs with shape "
-                f"{tuple(variable.shape)}; it was probably made for another backbone"
-            )
-        value = values[variable.name]
-        if tuple(value.shape) != tuple(variable.shape):
-            raise ValueError(
-                f"{source}: {layer.name}/{variable.name} has shape {tuple(value.shape)}, the backbone needs "
-                f"{tuple(variable.shape)}; it was probably made for another backbone"
-            )
-    for variable in layer.weights:
-        variable.assign(np.asarray(values[variable.name], np.float32))
-
-
-def _copy(trunk: keras.Model, values: dict[str, dict[str, np.ndarray]], source: str) -> None:
-    """Fills a trunk from {layer: {variable: array}}; every layer must be there and none left over."""
-    layers = _weighted_layers(trunk)
-    unknown = sorted(set(values) - {layer.name for layer in layers})
-    if unknown:
+def _open(
+    stored: StoredWeights, source: str, own: Normalisation, asked: Normalisation | None, **how: bool
+) -> InitialWeights:
+    """A source whose normalisation is known, and which must not be asked for another."""
+    if asked is not None and not own.same(asked):
         raise ValueError(
-            f"{source} holds weights of layers that the backbone has not: {', '.join(unknown[:5])}"
-            f"{' ...' if len(unknown) > 5 else ''}; it was probably made for another backbone"
+            f"{source} was trained with the normalisation {own}, not with the one asked for ({asked}); leave "
+            "--normalisation=auto"
         )
-    for layer in layers:
-        _assign(layer, values.get(layer.name, {}), source)
+    sizes = {name: _size(name) for name in BACKBONES}
+    return InitialWeights(own, lambda trunk: weights_transfer.transfer(trunk, stored, source, sizes=sizes, **how))
 
 
-def _npz(path: Path) -> InitialWeights:
-    try:
-        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    # NumPy lets the exceptions of its header parser through.
-    except (OSError, EOFError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a .npz of plain arrays: {error}") from error
-    mean, std = arrays.pop("normalisation/mean", None), arrays.pop("normalisation/std", None)
-    normalisation = TORCH
-    if mean is not None or std is not None:
-        if mean is None or std is None:
-            raise ValueError(f"{path} should hold both normalisation/mean and normalisation/std, or neither")
-        if mean.shape != (3,) or std.shape != (3,) or not (np.isfinite(mean).all() and (std > 0).all()):
-            raise ValueError(
-                f"{path}: normalisation/mean and normalisation/std should be three numbers each (R, G, B), "
-                f"the second above 0. Received: {mean.tolist()} and {std.tolist()}"
-            )
-        normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
-    values: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in arrays.items():
-        # stage1/block1/conv1/kernel is the variable `kernel` of the layer `stage1_block1_conv1`.
-        layer, _, variable = name.rpartition("/")
-        values.setdefault(layer.replace("/", "_"), {})[variable] = array
-    return InitialWeights(normalisation, lambda trunk: _copy(trunk, values, str(path)))
+def _size(backbone: str) -> int:
+    """How many numbers initial weights fill."""
+    described = BACKBONES[backbone]
+    inside = _EFFICIENTNET_STATISTICS if backbone.startswith("efficientnet") else 0
+    return described.trainable + described.statistics - inside
 
 
-def _keras_file(path: Path) -> InitialWeights:
-    try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as a Keras file in safe mode: {error}") from error
-    if NORMALISATION_LAYER not in {layer.name for layer in model.layers}:
+def _open_published(
+    backbone: str, stored: StoredWeights, source: str, own: Normalisation | None, asked: Normalisation | None
+) -> InitialWeights:
+    """A publisher's weights; `own` is what they were found to expect, None if the publisher normalises outside."""
+    if backbone not in PUBLISHED_NORMALISATION:
         raise ValueError(
-            f"{path} has no layer {NORMALISATION_LAYER!r}, so that the normalisation of its weights is unknown; "
-            "give a model.keras of a run of this project"
+            f"{source} does not say how pixels are normalised, and nobody publishes weights for {backbone}; give "
+            "a model.keras or a .npz of this project"
         )
-    values = {
-        layer.name: {variable.name: np.asarray(variable) for variable in layer.weights}
-        for layer in _weighted_layers(model)
-        if not layer.name.endswith("_logits")
-    }
-    return InitialWeights(normalisation_of(model), lambda trunk: _copy(trunk, values, str(path)))
+    own = own or PUBLISHED_NORMALISATION[backbone]
+    return _open(stored, source, own, asked, bgr=PUBLISHED_NORMALISATION[backbone] is CAFFE)
 
 
-def _in_order(trunk: keras.Model, published: keras.Model, source: str) -> None:
-    """Copies between two builds of one architecture, layer by layer, as automatic names differ."""
-    ours, theirs = _weighted_layers(trunk), _weighted_layers(published)
-    if len(ours) != len(theirs):
-        raise ValueError(f"{source} has {len(theirs)} layers with weights, the backbone {len(ours)}")
-    for layer, other in zip(ours, theirs, strict=True):
-        _assign(layer, {variable.name: np.asarray(variable) for variable in other.weights}, source)
+def _check_sha256(path: Path) -> None:
+    beside = path.with_name(f"{path.name}.sha256")
+    if not beside.is_file():
+        return
+    words = beside.read_text(encoding="utf-8", errors="replace").split()
+    found = file_sha256(path)
+    if not words or words[0].lower() != found:
+        raise ValueError(
+            f"{path} was not copied wholly, or was changed: its SHA-256 is {found}, {beside.name} says "
+            f"{words[0] if words else 'nothing'}; copy both again"
+        )
 
 
-def _download(build: Callable[[], keras.Model], what: str) -> keras.Model:
+def _npz(backbone: str, path: Path, asked: Normalisation | None) -> InitialWeights:
+    stored, own = read_npz(path, backbone)
+    return _open(stored, str(path), own or asked or TORCH, asked, strict=True)
+
+
+def _keras_file(backbone: str, path: Path, asked: Normalisation | None) -> InitialWeights:
+    model = weights_files.read_keras(path)
+    stored = weights_files.of_model(model)
+    if NORMALISATION_LAYER in stored.names:
+        return _open(stored, str(path), normalisation_of(model), asked, strict=True)
+    return _open_published(backbone, stored, str(path), pixels.inside(model), asked)
+
+
+def _hdf5(backbone: str, path: Path, asked: Normalisation | None) -> InitialWeights:
+    stored = weights_files.read_hdf5(path)
+    # Files of older Keras versions hold no names; a head of width 1 is ours, a publisher's classifier is wider.
+    if NORMALISATION_LAYER in stored.names or 1 in stored.dense_widths:
+        if asked is None:
+            raise ValueError(
+                f"{path} holds the weights of a model of this project, but not the normalisation it was trained "
+                f"with; {_ASK}, or the run's model.keras instead"
+            )
+        return _open(stored, str(path), asked, asked)
+    own = None
+    if stored.pixel_statistics:
+        own = pixels.of_statistics(*stored.pixel_statistics, stored.rescalings)
+    elif backbone == "resnet18":
+        own = _preset_normalisation(path.parent)
+    return _open_published(backbone, stored, str(path), own, asked)
+
+
+def _preset_normalisation(folder: Path) -> Normalisation | None:
+    """That of the image converter beside a keras-hub preset's weights, if there is one."""
+    path = folder / "image_converter.json"
+    if not path.is_file():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))["config"]
+        return pixels.from_affine(settings["scale"], settings["offset"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} should hold the scale and offset of keras-hub's image converter: {error}"
+        ) from error
+
+
+def _download(build: Callable[[], Any], what: str, fetched_by: str) -> Any:
     try:
         return build()
     except Exception as error:  # the downloaders raise bare Exception
-        raise ValueError(f"{what} could not be downloaded ({error}); {_OFFLINE}") from error
-
-
-def _imagenet(backbone: str) -> InitialWeights:
-    if backbone not in _IMAGENET_NORMALISATION:
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"Keras Applications has no ImageNet weights for {backbone}; give --weights=FILE or --weights=none"
-        )
+            f"{what} could not be downloaded ({reason}); on a machine with internet run `{fetched_by}`, bring the "
+            "file here and give --weights=FILE.npz, or start from --weights=none"
+        ) from error
+
+
+def _fetch_command(backbone: str, source: str) -> str:
+    return f"python -m ladnn_tf.models.weights fetch {backbone} --source={source} --out=FILE.npz"
+
+
+def _imagenet(backbone: str, asked: Normalisation | None) -> InitialWeights:
+    if backbone not in PUBLISHED_NORMALISATION:
+        raise ValueError(f"there are no ImageNet weights for {backbone}; give --weights=FILE or --weights=none")
     source = f"the ImageNet weights of {BACKBONES[backbone].title}"
-
-    def load(trunk):
+    fetched_by = _fetch_command(backbone, "imagenet")
+    if backbone == "resnet18":
+        published, converter = _download(_keras_hub_resnet18(), source, fetched_by)
+        own = pixels.from_affine(converter.scale, converter.offset)
+    else:
         build = BACKBONES[backbone].build
-        published = _download(lambda: build(include_top=False, weights="imagenet"), source)
-        _in_order(trunk, published, source)
-        if _IMAGENET_NORMALISATION[backbone] == CAFFE:
-            first = next(layer for layer in trunk.layers if isinstance(layer, keras.layers.Conv2D))
-            first.kernel.assign(np.asarray(first.kernel)[:, :, ::-1, :])
-
-    return InitialWeights(_IMAGENET_NORMALISATION[backbone], load)
+        published = _download(lambda: build(include_top=False, weights="imagenet"), source, fetched_by)
+        own = pixels.inside(published)
+    return _open_published(backbone, weights_files.of_model(published), source, own, asked)
 
 
-def _noisy_student(backbone: str) -> InitialWeights:
+def _keras_hub_resnet18() -> Callable[[], tuple[keras.Model, keras.layers.Layer]]:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ValueError(
+            "the ImageNet weights of ResNet-18 need the package keras-hub: pip install 'ladnn_tf[hub]'"
+        ) from error
+    return lambda: (
+        keras_hub.models.ResNetBackbone.from_preset(RESNET18_PRESET),
+        keras_hub.layers.ResNetImageConverter.from_preset(RESNET18_PRESET),
+    )
+
+
+def _noisy_student(backbone: str, asked: Normalisation | None) -> InitialWeights:
     if not backbone.startswith("efficientnet"):
         raise ValueError(f"noisy-student weights exist for EfficientNet only, not for {backbone}")
     try:
@@ -227,9 +252,62 @@ def _noisy_student(backbone: str) -> InitialWeights:
         ) from error
     build = {"efficientnet_b0": efficientnet.EfficientNetB0, "efficientnet_b1": efficientnet.EfficientNetB1}
     source = f"the noisy-student weights of {BACKBONES[backbone].title}"
+    published = _download(
+        lambda: build[backbone](include_top=False, weights="noisy-student"),
+        source,
+        _fetch_command(backbone, "noisy-student"),
+    )
+    return _open_published(backbone, weights_files.of_model(published), source, pixels.inside(published), asked)
 
-    def load(trunk):
-        published = _download(lambda: build[backbone](include_top=False, weights="noisy-student"), source)
-        _in_order(trunk, published, source)
 
-    return InitialWeights(TORCH, load)
+def fetch(backbone: str, source: str, out: Path) -> tuple[int, Normalisation]:
+    """Downloads weights and writes them to a `.npz`, and beside it `<out>.sha256` in the format of sha256sum.
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        source: one of `SOURCES`.
+        out: the file, ending in `.npz`.
+
+    Returns:
+        The number of parameters written, and the normalisation they expect.
+
+    Raises:
+        ValueError: if they do not exist or cannot be downloaded.
+        OSError: if the files cannot be written.
+    """
+    initial = initial_weights(backbone, source)
+    trunk = build_backbone(backbone, keras.Input((64, 64, 3)), batch_norm_momentum=0.9)
+    initial.load(trunk)
+    beside = out.with_name(f"{out.name}.sha256")
+    beside.unlink(missing_ok=True)  # an old one would call the new file damaged, were we stopped in between
+    parameters = save_npz(out, trunk, initial.normalisation, backbone=backbone, source=source)
+    write_atomically(beside, f"{file_sha256(out)}  {out.name}\n".encode())
+    return parameters, initial.normalisation
+
+
+_USAGE = "python -m ladnn_tf.models.weights fetch BACKBONE --out=FILE.npz [--source=imagenet|noisy-student]"
+
+
+def main(argv: list[str]) -> int:
+    """The command `fetch`; see the module's docstring."""
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "the .npz file to write", flag_values=flag_values)
+    flags.DEFINE_enum("source", "imagenet", SOURCES, "which weights to download", flag_values=flag_values)
+    words = command.parse(flag_values, argv, _USAGE, positional=True)
+    if len(words) != 2 or words[0] != "fetch":
+        command.usage_error(f"expected `fetch` and the name of a backbone. Received: {' '.join(words)!r}", _USAGE)
+    backbone = words[1]
+    if backbone not in BACKBONES:
+        command.usage_error(f"BACKBONE should be one of {', '.join(BACKBONES)}. Received: {backbone!r}", _USAGE)
+    if not flag_values.out or Path(flag_values.out).suffix != ".npz":
+        command.usage_error(f"--out should be a file that ends in .npz. Received: {flag_values.out!r}", _USAGE)
+    out = Path(flag_values.out)
+    parameters, normalisation = fetch(backbone, flag_values.source, out)
+    print(f"{out}: {flag_values.source} weights of {BACKBONES[backbone].title}")
+    print(f"  {parameters:,} parameters, {out.stat().st_size:,} bytes; normalisation: {normalisation}")
+    print(f"  SHA-256 {file_sha256(out)}, written to {out.name}.sha256 too: bring both files to the other machine")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,1 @@
+"""Benchmarks: a command for each question, which prints a table of ratios measured in one run."""
