@@ -27,7 +27,7 @@ class Progress:
         stopped: whether it ended before its last epoch (early stopping, or a loss that is not finite).
         history: a row for each finished epoch, as in `history.csv`.
         best_epoch: number of the best epoch so far, from 1; 0 for none.
-        origin: what the training began with and must find again: see `train.Origin`.
+        origin: what the training began with and must find again, from `origin.describe`.
     """
 
     epoch: int

@@ -17,18 +17,23 @@ def training_strategy(devices: Sequence[str] | None = None) -> tf.distribute.Str
         A `MirroredStrategy` for two devices or more (each batch is divided among them), otherwise TensorFlow's
         own for one device.
     """
-    for gpu in tf.config.list_physical_devices("GPU"):
-        if not tf.config.experimental.get_memory_growth(gpu):
-            try:
-                tf.config.experimental.set_memory_growth(gpu, True)
-            except RuntimeError as error:  # another part of the process has used the GPU already
-                logging.warning("%s keeps its memory as it is: %s", gpu.name, error)
+    grow_gpu_memory()
     if devices is None:
         devices = [device.name for device in tf.config.list_logical_devices("GPU")]
     if len(devices) < 2:
         return tf.distribute.get_strategy()
     logging.info("training on %s", ", ".join(devices))
     return tf.distribute.MirroredStrategy(list(devices))
+
+
+def grow_gpu_memory() -> None:
+    """Lets GPU memory be taken as it is needed; by default the first use takes all of it."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        if not tf.config.experimental.get_memory_growth(gpu):
+            try:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            except RuntimeError as error:  # another part of the process has used the GPU already
+                logging.warning("%s keeps its memory as it is: %s", gpu.name, error)
 
 
 def synchronise_batch_norm(model: keras.Model, synchronised: bool) -> None:

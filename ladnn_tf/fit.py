@@ -75,6 +75,12 @@ def augmentation(settings: config.TrainConfig) -> pipeline.Augmentation:
     return pipeline.Augmentation(**{name: getattr(settings, name) for name in names})
 
 
+def _steps(split: Split, settings: config.TrainConfig, devices: int) -> int:
+    """Optimizer steps in an epoch."""
+    used = pipeline.images_per_epoch(len(split.images), settings.batch_size, devices)
+    return math.ceil(used / settings.batch_size)
+
+
 def _fit(
     model: keras.Model,
     split: Split,
@@ -103,6 +109,7 @@ def _fit(
         # All that is left is what Keras does at the end of `fit`: the moving average becomes the weights.
         model.optimizer.finalize_variable_values(model.trainable_variables)
         return False
+    devices = model.distribute_strategy.num_replicas_in_sync
     dataset = pipeline.training_dataset(
         split.images,
         {head: split.labels[head] for head in model.output},
@@ -111,10 +118,11 @@ def _fit(
         augmentation=augmentation(settings),
         first_epoch=first,
         epochs=last,
+        devices=devices,
     )
     model.fit(
         dataset,
-        steps_per_epoch=math.ceil(len(split.images) / settings.batch_size),
+        steps_per_epoch=_steps(split, settings, devices),
         initial_epoch=first,
         epochs=last,
         callbacks=callbacks,
@@ -142,7 +150,7 @@ def fit(
         checkpoint: of the same training, to go on from; None to begin.
 
     Raises:
-        ValueError: if the checkpoint does not fit.
+        ValueError: if the checkpoint does not fit, or the batches cannot be divided among the devices.
         OSError: if the run's state cannot be written.
     """
     if checkpoint and checkpoint.progress.stopped:
@@ -162,6 +170,7 @@ def fit(
             layer.trainable = True
         if stopped:
             return
-    rate = learning_rate_schedule(settings, math.ceil(len(split.images) / settings.batch_size))
+    devices = model.distribute_strategy.num_replicas_in_sync
+    rate = learning_rate_schedule(settings, _steps(split, settings, devices))
     last = settings.frozen_epochs + settings.epochs
     _fit(model, split, settings, callbacks, rate, settings.frozen_epochs, last, checkpoint)

@@ -48,7 +48,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
         # The operation divides by one value less than there are, Keras by their number.
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
-        variance *= (count - 1.0) / count
+        variance = tf.where(count > 1.0, variance * (count - 1.0) / count, 0.0)  # of one value: not a number
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1.0 - self.momentum))
         self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1.0 - self.momentum))
         return outputs

@@ -1,5 +1,6 @@
 """A run is a folder that repeats itself: `config.flags`, `model.keras`, `card.json` and what came of them."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -7,6 +8,7 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -14,14 +16,21 @@ import numpy as np
 import pandas as pd
 from absl import logging
 
+from ladnn_tf import checkpoint
 from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.card import Card, read_card
 from ladnn_tf.config import TrainConfig, read_config
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.devices import grow_gpu_memory
 from ladnn_tf.files import write_atomically
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.ladnn import logits_model
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 _IDENTITY = ["image", "patient", "source", "diagnosis", "sex", "age", COVID, *LESIONS]
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "scikit-learn")
@@ -45,6 +54,7 @@ class Run:
     @functools.cached_property
     def model(self) -> keras.Model:
         """The trained model, float32: images `(B, S, S, 3)` to probabilities, not calibrated."""
+        grow_gpu_memory()
         return keras.models.load_model(self.folder / "model.keras", compile=False, safe_mode=True)
 
 
@@ -59,7 +69,7 @@ def check_new_folder(folder: str | Path, *, overwrite: bool) -> Path:
         The folder.
 
     Raises:
-        ValueError: if the folder exists and is not to be overwritten, or is no run.
+        ValueError: if the folder exists and is not to be overwritten, is no run, or is being trained.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
@@ -67,6 +77,8 @@ def check_new_folder(folder: str | Path, *, overwrite: bool) -> Path:
             raise ValueError(f"{folder} exists; give another --run, or --overwrite to replace it")
         if not (folder / "config.flags").is_file():
             raise ValueError(f"{folder} exists and is not a run (no config.flags); it is not overwritten")
+        with training_lock(folder):
+            pass
     return folder
 
 
@@ -77,8 +89,28 @@ def create_folder(folder: Path, config: TrainConfig) -> None:
     write_atomically(folder / "config.flags", config.to_flags().encode())
 
 
+@contextlib.contextmanager
+def training_lock(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in the same folder; the end of the process, however it comes, frees it.
+
+    Where the system has no such locks (Windows) nothing is kept from anything.
+
+    Raises:
+        ValueError: if another process is training there.
+    """
+    with (folder / "config.flags").open("rb") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"{folder} is being trained by another process") from error
+        yield
+
+
 def unfinished_config(folder: Path) -> TrainConfig:
     """The settings of a run whose training was interrupted.
+
+    Of a finished one the checkpoint is deleted that a kill at the very end may have left.
 
     Raises:
         ValueError: if there is no such run, or it is finished.
@@ -86,6 +118,7 @@ def unfinished_config(folder: Path) -> TrainConfig:
     if not (folder / "config.flags").is_file():
         raise ValueError(f"there is no run to resume in {folder} (no config.flags; looked for from {Path.cwd()})")
     if (folder / "card.json").is_file():
+        (folder / checkpoint.FILE).unlink(missing_ok=True)
         raise ValueError(f"{folder} is finished; there is nothing to resume")
     return read_config(folder / "config.flags")
 
@@ -108,7 +141,7 @@ def load_run(folder: str | Path) -> Run:
     for name in ("config.flags", "model.keras", "card.json"):
         if not (folder / name).is_file():
             begun = (folder / "config.flags").is_file()
-            way = "; finish it by python -m ladnn_tf.train --resume" if begun else ""
+            way = f"; finish it by python -m ladnn_tf.train --run={folder} --resume" if begun else ""
             raise ValueError(
                 f"{folder} is not a finished run: there is no {name} (looked for from {Path.cwd()}){way}"
             )

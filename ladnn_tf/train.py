@@ -4,31 +4,29 @@ The recipe of `configs/base.flags` is that of the authors' public code; what the
 BUILD_NOTES.md. The test split is not read here.
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 import tensorflow as tf
-from absl import flags, logging
+from absl import flags
 
-from ladnn_tf import calibration, checkpoint, command, config, metrics, report, report_text, runs
+from ladnn_tf import calibration, checkpoint, command, config, metrics, origin, report, report_text, runs
 from ladnn_tf.card import Card, write_card
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.devices import synchronise_batch_norm, training_strategy
-from ladnn_tf.files import file_sha256
+from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.fit import fit
 from ladnn_tf.fused_batch_norm import with_fused_batch_norm
 from ladnn_tf.labels import COVID
-from ladnn_tf.models.ladnn import build_model, float32_copy, heads, logits_model
-from ladnn_tf.models.weights import NORMALISATIONS, Normalisation, normalisation_of
+from ladnn_tf.models.ladnn import float32_copy, logits_model
 from ladnn_tf.validation import Split, Validation
 
 USAGE = "python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags [--run=runs/NAME] [--resume]"
@@ -55,14 +53,15 @@ def _finish(
     model: keras.Model,
     split: Split,
     settings: config.TrainConfig,
-    origin: dict[str, Any],
+    began: dict[str, Any],
     best_epoch: int,
     folder: Path,
 ) -> str:
     """Writes model, validation predictions, metrics and card; returns the evaluation as text."""
-    part = folder / "part.keras"
-    model.save(part)
-    os.replace(part, folder / "model.keras")
+    with tempfile.TemporaryDirectory() as temporary:
+        model.save(Path(temporary) / "model.keras")
+        write_atomically(folder / "model.keras", (Path(temporary) / "model.keras").read_bytes())
+    (folder / "metrics.json").unlink(missing_ok=True)  # of a first try to finish the same run
 
     logits = runs.predict_logits(logits_model(model), split.images)
     labels = split.frame[COVID].to_numpy()
@@ -80,15 +79,15 @@ def _finish(
         name=folder.name,
         task=settings.task,
         backbone=settings.backbone,
-        weights=origin["weights"],
-        normalisation=dataclasses.asdict(normalisation_of(model)),
+        weights=began["weights"],
+        normalisation=began["normalisation"],
         image_size=settings.image_size,
         temperature=temperature,
         threshold=threshold,
         threshold_rule=rule,
-        manifest={"file": Path(settings.manifest).name, "sha256": origin["manifest_sha256"]},
+        manifest={"file": Path(settings.manifest).name, "sha256": began["manifest_sha256"]},
         model_sha256=model_sha256,
-        weights_sha256=_sha256(model.get_weights()),
+        weights_sha256=origin.arrays_sha256(model.get_weights()),
         best_epoch=best_epoch,
         metrics={"validation": runs.card_metrics(evaluation)},
         versions=runs.versions(),
@@ -96,65 +95,6 @@ def _finish(
     )
     write_card(card, folder / "card.json")
     return report_text.format_report(evaluation)
-
-
-def _initial_model(settings: config.TrainConfig, normalisation: Normalisation | None) -> keras.Model:
-    """The model before its first step; with a normalisation, the model of a checkpoint, still random."""
-    options = {
-        "task": settings.task,
-        "image_size": settings.image_size,
-        "batch_norm_momentum": settings.batch_norm_momentum,
-        "precision": settings.precision,
-    }
-    if normalisation:
-        return build_model(settings.backbone, weights="none", normalisation=normalisation, **options)
-    if not settings.init_run:
-        asked = NORMALISATIONS.get(settings.normalisation)
-        return build_model(settings.backbone, weights=settings.weights, normalisation=asked, **options)
-    run = runs.load_run(settings.init_run)
-    if run.card.backbone != settings.backbone:
-        raise ValueError(
-            f"--init_run={settings.init_run} is a {run.card.backbone}, --backbone={settings.backbone} is asked for"
-        )
-    model = build_model(settings.backbone, weights=str(run.folder / "model.keras"), **options)
-    for head in heads(settings.task):
-        if head in heads(run.card.task):
-            name = f"{head}_logits"
-            model.get_layer(name).set_weights(run.model.get_layer(name).get_weights())
-        else:
-            logging.info("%s has no head %s: it begins with random weights", settings.init_run, head)
-    return model
-
-
-def _describe_weights(settings: config.TrainConfig) -> str:
-    if settings.init_run:
-        return (
-            f"run {Path(settings.init_run).name} (SHA-256 {file_sha256(Path(settings.init_run) / 'model.keras')})"
-        )
-    path = Path(settings.weights)
-    return f"{path.name} (SHA-256 {file_sha256(path)})" if path.is_file() else settings.weights
-
-
-def _sha256(arrays: Sequence[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
-def _data_sha256(splits: dict[str, Split]) -> str:
-    return _sha256([array for split in splits.values() for array in (split.images, *split.labels.values())])
-
-
-def _check_origin(saved: checkpoint.Checkpoint, data_sha256: str, settings: config.TrainConfig) -> None:
-    origin = saved.progress.origin
-    if origin["data_sha256"] != data_sha256:
-        raise ValueError(
-            f"the images or labels of {settings.manifest} are not those that this training began with; restore "
-            "them, or start another run (--init_run takes the weights of a finished one)"
-        )
-    if origin["versions"] != runs.versions():
-        logging.warning("other versions than the training began with: it will not be bit-identical")
 
 
 def train(
@@ -180,7 +120,10 @@ def train(
             Also if the training diverged from its first epoch on.
         OSError: if the run folder cannot be written; the last state that could be stored is kept.
     """
-    return _train(settings, runs.check_new_folder(folder, overwrite=overwrite), None, devices)
+    folder = runs.check_new_folder(folder, overwrite=overwrite)
+    if folder.exists():
+        origin.check_outside(folder, settings)
+    return _train(settings, folder, None, devices, new=True)
 
 
 def resume(folder: str | Path, *, devices: Sequence[str] | None = None) -> str:
@@ -198,17 +141,24 @@ def resume(folder: str | Path, *, devices: Sequence[str] | None = None) -> str:
         The evaluation on validation, as text.
 
     Raises:
-        ValueError: if there is no unfinished run, if its state cannot be read, or if data or settings changed.
+        ValueError: if there is no unfinished run, its state cannot be read, another process trains it, or data or
+            settings changed.
         OSError: if the run folder cannot be written; the last state that could be stored is kept.
     """
     folder = Path(folder)
     settings = runs.unfinished_config(folder)
-    for part in folder.glob(f".{checkpoint.FILE}.*"):  # left by a kill in the middle of a write
-        part.unlink()
-    saved = None
-    if (folder / checkpoint.FILE).is_file():
-        saved = checkpoint.read_checkpoint(folder / checkpoint.FILE)
-    return _train(settings, folder, saved, devices)
+    with runs.training_lock(folder):
+        for part in folder.glob(f".{checkpoint.FILE}.*"):  # left by a kill in the middle of a write
+            part.unlink()
+        saved = None
+        if (folder / checkpoint.FILE).is_file():
+            saved = checkpoint.read_checkpoint(folder / checkpoint.FILE)
+        elif (folder / "history.csv").is_file():
+            raise ValueError(
+                f"{folder} has finished epochs, but no {checkpoint.FILE} to go on from; bring it here, or start "
+                "anew by --overwrite"
+            )
+        return _train(settings, folder, saved, devices, new=False)
 
 
 def _train(
@@ -216,6 +166,8 @@ def _train(
     folder: Path,
     saved: checkpoint.Checkpoint | None,
     devices: Sequence[str] | None,
+    *,
+    new: bool,
 ) -> str:
     manifest = read_manifest(settings.manifest)
     keras.utils.set_random_seed(settings.seed)
@@ -223,24 +175,32 @@ def _train(
         tf.config.experimental.enable_op_determinism()
     strategy = training_strategy(devices)
     with strategy.scope():
-        model = _initial_model(settings, _normalisation(saved))
+        model = origin.initial_model(settings, saved)
         synchronise_batch_norm(model, strategy.num_replicas_in_sync > 1)
         trained = with_fused_batch_norm(logits_model(model))
     splits = _load_splits(manifest, settings)
-    data_sha256 = _data_sha256(splits)
+    began = origin.describe(settings, manifest, splits, model, strategy.num_replicas_in_sync)
     if saved:
-        _check_origin(saved, data_sha256, settings)
-        origin = saved.progress.origin
-    else:
-        origin = {
-            "manifest_sha256": manifest.attrs["sha256"],
-            "data_sha256": data_sha256,
-            "weights": _describe_weights(settings),
-            "normalisation": dataclasses.asdict(normalisation_of(model)),
-            "versions": runs.versions(),
-        }
-        runs.create_folder(folder, settings)
-    validation = Validation(splits["validation"], settings, folder, origin, saved)
+        origin.check(folder, saved.progress.origin, began)
+        began = saved.progress.origin
+    with contextlib.ExitStack() as stack:
+        if new:
+            runs.create_folder(folder, settings)
+            stack.enter_context(runs.training_lock(folder))
+        return _fit_and_finish(model, trained, splits, settings, folder, began, saved)
+
+
+def _fit_and_finish(
+    model: keras.Model,
+    trained: keras.Model,
+    splits: dict[str, Split],
+    settings: config.TrainConfig,
+    folder: Path,
+    began: dict[str, Any],
+    saved: checkpoint.Checkpoint | None,
+) -> str:
+    """Trains `trained`, which shares its weights with `model`, and writes what the run keeps."""
+    validation = Validation(splits["validation"], settings, folder, began, saved)
     fit(trained, splits["train"], settings, validation, folder, saved)
     if not validation.best_epoch:
         raise ValueError(
@@ -250,18 +210,11 @@ def _train(
     # However it was trained, what is kept computes in float32 on one device.
     synchronise_batch_norm(model, False)
     try:
-        text = _finish(float32_copy(model), splits["validation"], settings, origin, validation.best_epoch, folder)
+        text = _finish(float32_copy(model), splits["validation"], settings, began, validation.best_epoch, folder)
     except OSError as error:
         raise OSError(error.errno, runs.not_stored("the trained model", folder, error), error.filename) from error
     (folder / checkpoint.FILE).unlink()
     return text
-
-
-def _normalisation(saved: checkpoint.Checkpoint | None) -> Normalisation | None:
-    if not saved:
-        return None
-    stored = saved.progress.origin["normalisation"]
-    return Normalisation(tuple(stored["mean"]), tuple(stored["std"]))
 
 
 def _check_same_settings(flag_values: flags.FlagValues, folder: str) -> None:

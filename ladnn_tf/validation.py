@@ -47,7 +47,7 @@ class Validation(keras.callbacks.Callback):
         split: Split,
         settings: config.TrainConfig,
         folder: Path,
-        origin: dict[str, Any],
+        began: dict[str, Any],
         checkpoint: Checkpoint | None = None,
     ) -> None:
         """Begins, or goes on from a checkpoint.
@@ -56,17 +56,25 @@ class Validation(keras.callbacks.Callback):
             split: the validation split.
             settings: of the training.
             folder: of the run.
-            origin: stored in every checkpoint (`checkpoint.Progress.origin`).
+            began: with what, as `origin.describe` has it; stored in every checkpoint.
             checkpoint: of the same training; None for its beginning.
         """
         super().__init__()
         self._split = split
         self._settings = settings
         self._folder = folder
-        self._origin = origin
+        self._began = began
         self._rows = list(checkpoint.progress.history) if checkpoint else []
         self.best_epoch = checkpoint.progress.best_epoch if checkpoint else 0
         self.best_weights: list[np.ndarray] = checkpoint.best_weights if checkpoint else []
+        if checkpoint:  # the checkpoint is written first: a kill between the two left the history behind
+            self._write_history()
+
+    def set_model(self, model):
+        super().set_model(model)
+        # Made outside the strategy's scope it predicts on one device: few images cannot be divided among many.
+        one_device = model.distribute_strategy.num_replicas_in_sync == 1
+        self._predictor = model if one_device else keras.Model(model.input, model.output)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs if logs is not None else {}
@@ -104,18 +112,21 @@ class Validation(keras.callbacks.Callback):
             stopped=bool(self.model.stop_training),
             history=self._rows,
             best_epoch=self.best_epoch,
-            origin=self._origin,
+            origin=self._began,
         )
         try:
             write_checkpoint(self._folder / FILE, self.model, progress, self.best_weights)
-            write_atomically(self._folder / "history.csv", pd.DataFrame(self._rows).to_csv(index=False).encode())
+            self._write_history()
         except OSError as error:
             message = runs.not_stored(f"epoch {epoch + 1}", self._folder, error)
             raise OSError(error.errno, message, error.filename) from error
 
+    def _write_history(self) -> None:
+        write_atomically(self._folder / "history.csv", pd.DataFrame(self._rows).to_csv(index=False).encode())
+
     def _evaluate(self) -> dict[str, float]:
         labels = self._split.labels
-        logits = runs.predict_logits(self.model, self._split.images)
+        logits = runs.predict_logits(self._predictor, self._split.images)
         per_image = losses.per_image_loss(labels, logits, self._settings.covid_weight)
         covid = losses.covid_loss(labels[COVID], logits[COVID])
         return {

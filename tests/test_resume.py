@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from ladnn_tf import checkpoint, runs, train
+from ladnn_tf import checkpoint, runs, train, validation
 
 PROCESS = REPOSITORY / "tests" / "training_process.py"
 
@@ -35,27 +35,28 @@ def demanding(tiny_settings):
     return dataclasses.replace(
         tiny_settings,
         epochs=9,
-        frozen_epochs=1,
+        frozen_epochs=2,
         warmup_epochs=1.0,
         cosine_decay=True,
         ema_decay=0.7,
-        early_stopping_patience=2,
+        early_stopping_patience=3,
         learning_rate=0.05,
         precision="mixed_float16",
         deterministic=True,
     )
 
 
-def test_killed_twice_and_resumed_ends_bit_identical(demanding, tmp_path):
+def test_killed_and_resumed_ends_bit_identical(demanding, tmp_path):
     """Dropout, moving average, cosine decay, loss scaling, a frozen phase and early stopping; SIGKILL in the
-    middle of the first epoch after the frozen phase, and again two epochs later."""
+    middle of an epoch: in the frozen phase, right after it, and later."""
     settings = tmp_path / "config.flags"
     settings.write_text(demanding.to_flags())
     whole = start(tmp_path / "whole" / "run", settings)
     wait(start(tmp_path / "killed" / "run", settings, 1), -signal.SIGKILL)
-    wait(start(tmp_path / "killed" / "run", "resume", 3), -signal.SIGKILL)
-    saved = checkpoint.read_checkpoint(tmp_path / "killed" / "run" / checkpoint.FILE)
-    assert saved.progress.epoch == 3
+    for epoch in (2, 4):
+        wait(start(tmp_path / "killed" / "run", "resume", epoch), -signal.SIGKILL)
+        saved = checkpoint.read_checkpoint(tmp_path / "killed" / "run" / checkpoint.FILE)
+        assert saved.progress.epoch == epoch
     wait(start(tmp_path / "killed" / "run", "resume"), 0)
     wait(whole, 0)
 
@@ -64,7 +65,7 @@ def test_killed_twice_and_resumed_ends_bit_identical(demanding, tmp_path):
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
     assert dataclasses.replace(first.card, model_sha256="") == dataclasses.replace(second.card, model_sha256="")
     epochs = len(pd.read_csv(first.folder / "history.csv"))
-    assert 4 < epochs < 10  # it did stop early, and after both kills
+    assert 5 < epochs < 11  # it did stop early, and after all kills
     assert not (second.folder / checkpoint.FILE).exists()
 
 
@@ -100,11 +101,6 @@ def test_a_full_disk_keeps_the_last_good_state_and_says_how_to_go_on(tiny_settin
     assert str(folder / checkpoint.FILE) in message
     assert checkpoint.read_checkpoint(folder / checkpoint.FILE).progress.epoch == 2
     assert [path.name for path in folder.glob(".*")] == []
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.runs, "write_predictions", lambda *_: (_ for _ in ()).throw(full))
-        with pytest.raises(OSError, match=r"the trained model could not be stored \(No space left.* --resume"):
-            train.resume(folder)
     train.resume(folder)
     assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [1, 2, 3]
     assert runs.load_run(folder).card.task == "ladnn"
@@ -129,7 +125,7 @@ def unfinished(tiny_settings, tmp_path_factory):
 
 
 def test_an_unfinished_run_is_no_run_to_evaluate(unfinished):
-    with pytest.raises(ValueError, match=r"no model\.keras.*finish it by python -m ladnn_tf\.train --resume"):
+    with pytest.raises(ValueError, match=r"no model\.keras.*finish it by python -m ladnn_tf\.train --run=.* --resume"):
         runs.load_run(unfinished)
 
 
@@ -207,3 +203,82 @@ def test_a_folder_that_cannot_be_made_stops_it_before_the_first_epoch(tiny_setti
     with pytest.raises(OSError, match=r"file/run|file"):
         train.train(tiny_settings, tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def refuse(*_args, **_options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("what", ["write_predictions", "write_card"])
+def test_a_training_that_failed_at_its_very_end_is_finished_by_a_resume(
+    what, tiny_settings, tmp_path, monkeypatch
+):
+    settings = dataclasses.replace(tiny_settings, epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.runs if what == "write_predictions" else train, what, refuse)
+        with pytest.raises(OSError, match=r"the trained model could not be stored \(No space left.* --resume"):
+            train.train(settings, tmp_path / "run")
+    train.resume(tmp_path / "run")
+    run = runs.load_run(tmp_path / "run")
+    assert runs.read_metrics(run.folder, run.card.model_sha256)["validation"]["images"] == 14
+
+
+def test_the_history_of_the_last_epoch_is_not_lost(tiny_settings, tmp_path, monkeypatch):
+    """A kill between the checkpoint and the history, which is written after it."""
+    settings = dataclasses.replace(tiny_settings, epochs=2)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "write_atomically", refuse)
+        with pytest.raises(OSError, match="epoch 1 could not be stored"):
+            train.train(settings, folder)
+    rewrite(folder, lambda fields, arrays: fields.update(stopped=True))
+    train.resume(folder)
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [1]
+
+
+def test_a_lost_checkpoint_is_not_taken_for_a_beginning(unfinished, tmp_path):
+    folder = shutil.copytree(unfinished, tmp_path / "run")
+    (folder / checkpoint.FILE).unlink()
+    with pytest.raises(ValueError, match=r"has finished epochs, but no checkpoint\.npz"):
+        train.resume(folder)
+    assert len(pd.read_csv(folder / "history.csv")) == 1
+
+
+def test_edited_settings_are_refused_and_moved_data_is_not(unfinished, phantom_manifest, tmp_path):
+    folder = shutil.copytree(unfinished, tmp_path / "run")
+    flagfile = folder / "config.flags"
+    began = flagfile.read_text()
+    flagfile.write_text(began.replace("--learning_rate=0.003", "--learning_rate=0.5"))
+    with pytest.raises(ValueError, match=r"says --learning_rate=0.5, but the training began with 0.003"):
+        train.resume(folder)
+    moved = phantom_manifest.parent / "moved.csv"
+    shutil.copy(phantom_manifest, moved)
+    flagfile.write_text(began.replace(str(phantom_manifest), str(moved)))
+    train.resume(folder)
+    assert runs.load_run(folder).card.best_epoch
+
+
+def test_two_processes_cannot_train_in_one_folder(unfinished, tiny_settings, tmp_path):
+    folder = shutil.copytree(unfinished, tmp_path / "run")
+    with runs.training_lock(folder):
+        for attempt in (lambda: train.resume(folder), lambda: train.train(tiny_settings, folder, overwrite=True)):
+            with pytest.raises(ValueError, match="is being trained by another process"):
+                attempt()
+    assert (folder / checkpoint.FILE).is_file()
+
+
+@pytest.mark.parametrize("name", ["init_run", "weights", "manifest"])
+def test_what_it_starts_from_is_not_overwritten(name, tiny_run, tiny_settings, tmp_path):
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    value = str(folder) if name == "init_run" else str(folder / "model.keras")
+    with pytest.raises(ValueError, match=rf"--{name}=.* lies in .*which --overwrite would delete"):
+        train.train(dataclasses.replace(tiny_settings, **{name: value}), folder, overwrite=True)
+    assert runs.load_run(folder).card.name == "tiny"
+
+
+def test_a_finished_run_s_left_over_checkpoint_goes(unfinished, tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.copy(unfinished / checkpoint.FILE, folder)
+    with pytest.raises(ValueError, match="is finished"):
+        train.resume(folder)
+    assert not (folder / checkpoint.FILE).exists()

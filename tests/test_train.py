@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tiny_backbone import TINY_WITHOUT_DROPOUT
 
-from ladnn_tf import losses, runs, train
+from ladnn_tf import losses, origin, runs, train
 from ladnn_tf.config import read_config
 from ladnn_tf.files import file_sha256
 from ladnn_tf.models.backbones import BACKBONES
@@ -58,7 +58,7 @@ def test_the_validation_loss_counts_images_not_batches(tiny_settings, tiny_backb
     images = rng.integers(0, 256, (33, 32, 32, 3)).astype(np.uint8)
     labels = {"covid": np.zeros((33, 1), np.float32), "lesions": np.full((33, 5), -1, np.float32)}
     labels["covid"][-1] = 1
-    validation = Validation(Split(pd.DataFrame(), images, labels), tiny_settings, tmp_path, origin={})
+    validation = Validation(Split(pd.DataFrame(), images, labels), tiny_settings, tmp_path, began={})
     model = logits_model(build_model(tiny_backbone, image_size=32))
     model.get_layer("covid_logits").bias.assign([3.0])
     model.get_layer("covid_logits").kernel.assign(np.zeros((16, 1)))
@@ -215,7 +215,7 @@ def weights(model):
 def test_init_run_starts_from_all_weights_of_another_run(tiny_run, tiny_settings):
     source = weights(runs.load_run(tiny_run).model)
     settings = dataclasses.replace(tiny_settings, init_run=str(tiny_run), weights="imagenet", image_size=48)
-    found = weights(train._initial_model(settings, None))
+    found = weights(origin.initial_model(settings))
     assert set(found) == set(source)
     for path, value in found.items():
         np.testing.assert_array_equal(value, source[path], err_msg=path)
@@ -223,9 +223,7 @@ def test_init_run_starts_from_all_weights_of_another_run(tiny_run, tiny_settings
 
 def test_init_run_of_the_baseline_leaves_the_lesion_head_random(tiny_baseline_run, tiny_settings):
     source = weights(runs.load_run(tiny_baseline_run).model)
-    found = weights(
-        train._initial_model(dataclasses.replace(tiny_settings, init_run=str(tiny_baseline_run)), None)
-    )
+    found = weights(origin.initial_model(dataclasses.replace(tiny_settings, init_run=str(tiny_baseline_run))))
     assert set(found) - set(source) == {"lesions_logits/kernel", "lesions_logits/bias"}
     for path, value in source.items():
         np.testing.assert_array_equal(found[path], value, err_msg=path)
@@ -237,6 +235,8 @@ def test_init_run_is_in_the_card_and_must_be_of_the_same_backbone(tiny_run, tiny
     train.train(settings, tmp_path / "site")
     model_sha256 = runs.load_run(tiny_run).card.model_sha256
     assert runs.load_run(tmp_path / "site").card.weights == f"run tiny (SHA-256 {model_sha256})"
+    with pytest.raises(ValueError, match="normalisation"):
+        train.train(dataclasses.replace(settings, normalisation="caffe"), tmp_path / "other")
     with pytest.raises(ValueError, match=r"is a tiny, --backbone=vgg16 is asked for"):
         train.train(dataclasses.replace(settings, backbone="vgg16"), tmp_path / "other")
 

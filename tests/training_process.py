@@ -1,7 +1,8 @@
-"""A training in a process of its own: `training_process.py FOLDER CONFIG.flags|resume [KILL_EPOCH] [DEVICES]`.
+"""A training in its own process: `training_process.py FOLDER CONFIG.flags|resume [KILL_EPOCH] [DEVICES] [DIVIDE]`.
 
 With a KILL_EPOCH (from 0) the process kills itself in the middle of that epoch, after its second step. With
 DEVICES there is no dropout, whose random numbers differ from device to device.
+DIVIDE takes the images that can be divided among so many devices, whatever their number.
 """
 
 import os
@@ -14,6 +15,7 @@ from tiny_backbone import TINY, TINY_WITHOUT_DROPOUT
 
 from ladnn_tf import fit, train
 from ladnn_tf.config import read_config
+from ladnn_tf.data import pipeline
 from ladnn_tf.models.backbones import BACKBONES
 
 
@@ -32,7 +34,7 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: str, settings: str, kill_epoch: str = "", devices: str = "") -> None:
+def main(folder: str, settings: str, kill_epoch: str = "", devices: str = "", divide: str = "") -> None:
     BACKBONES["tiny"] = TINY_WITHOUT_DROPOUT if devices else TINY
     if kill_epoch:
         fit.keras.callbacks.TerminateOnNaN = lambda: Kill(int(kill_epoch))
@@ -40,6 +42,9 @@ def main(folder: str, settings: str, kill_epoch: str = "", devices: str = "") ->
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * len(devices.split(","))
         tf.config.set_logical_device_configuration(cpu, parts)
+    if divide:
+        real = pipeline.images_per_epoch
+        pipeline.images_per_epoch = lambda rows, batch_size, _: real(rows, batch_size, int(divide))
     names = devices.split(",") if devices else None
     if settings == "resume":
         train.resume(folder, devices=names)

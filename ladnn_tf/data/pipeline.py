@@ -5,6 +5,7 @@ continued at epoch e sees what an uninterrupted one would have seen.
 """
 
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Augmentation:
     contrast: float = 0.0
 
 
+_WORKERS = os.cpu_count() or 1
+_BATCHES_AHEAD = 2
 _DRAWS = 5  # scale, shear, flip, brightness, contrast
 
 
@@ -130,12 +133,10 @@ def load_images(frame: pd.DataFrame, size: int, cache: str = "memory") -> np.nda
         with tempfile.TemporaryFile(dir=cache) as file:
             images = np.memmap(file, np.uint8, mode="w+", shape=shape)
     dataset = tf.data.Dataset.from_tensor_slices(frame["path"].to_numpy(str))
-    dataset = dataset.map(
-        lambda path: resize(decode(tf.io.read_file(path)), size), num_parallel_calls=tf.data.AUTOTUNE
-    )
+    dataset = dataset.map(lambda path: resize(decode(tf.io.read_file(path)), size), num_parallel_calls=_WORKERS)
     done = 0
     try:
-        for image in dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+        for image in _fixed(dataset).as_numpy_iterator():
             images[done] = image
             done += 1
     except tf.errors.OpError as error:
@@ -231,6 +232,30 @@ def augment(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> 
     return tf.clip_by_value(pixels, 0.0, 255.0)
 
 
+def images_per_epoch(rows: int, batch_size: int, devices: int = 1) -> int:
+    """How many images an epoch has: all, on one device.
+
+    On several each batch is divided evenly: every image then counts as on one device, and none is left without.
+    Of the last, smaller batch up to `devices` - 1 images wait for another epoch, other ones in each.
+
+    Args:
+        rows: number of training images.
+        batch_size: images per step, a multiple of `devices`.
+        devices: among which each batch is divided.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: if the batches cannot be divided, or there are fewer images than devices.
+    """
+    if batch_size % devices:
+        raise ValueError(f"--batch_size should be a multiple of the {devices} devices. Received: {batch_size}")
+    if rows < devices:
+        raise ValueError(f"{rows} training images cannot be divided among {devices} devices")
+    return rows - rows % batch_size % devices
+
+
 def training_dataset(
     images: np.ndarray,
     labels: dict[str, np.ndarray],
@@ -240,6 +265,7 @@ def training_dataset(
     augmentation: Augmentation,
     first_epoch: int,
     epochs: int,
+    devices: int = 1,
 ) -> tf.data.Dataset:
     """All epochs from `first_epoch` to `epochs`, one after the other, for `fit(steps_per_epoch=...)`.
 
@@ -251,31 +277,44 @@ def training_dataset(
         augmentation: the ranges.
         first_epoch: the number of the first epoch, from 0.
         epochs: the number after the last epoch's.
+        devices: among which each batch is divided; see `images_per_epoch`.
 
     Returns:
         Batches of `(images (B, S, S, 3) float32 in [0, 255], labels)`.
     """
     rows, read = len(images), _reader(images)
+    used = images_per_epoch(rows, batch_size, devices)
 
     def one_epoch(epoch):
         draws = augmentation_draws(seed, epoch, rows)
-        dataset = tf.data.Dataset.from_tensor_slices(epoch_order(seed, epoch, rows)).batch(batch_size)
+        dataset = tf.data.Dataset.from_tensor_slices(epoch_order(seed, epoch, rows)[:used]).batch(batch_size)
         return dataset.map(
             lambda index: (
                 augment(read(index), tf.gather(draws, index), augmentation),
                 {name: tf.gather(array, index) for name, array in labels.items()},
             ),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=_WORKERS,
             deterministic=True,
         )
 
-    return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+    return _fixed(tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch))
 
 
 def prediction_dataset(images: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """The images in order, unchanged: batches `(B, S, S, 3)` uint8; the last may be smaller."""
     read = _reader(images)
-    return tf.data.Dataset.range(len(images)).batch(batch_size).map(read).prefetch(tf.data.AUTOTUNE)
+    return _fixed(tf.data.Dataset.range(len(images)).batch(batch_size).map(read))
+
+
+def _fixed(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Prefetches, with a fixed number of workers and batches ahead.
+
+    Autotuning has a thread that sleeps for 10 ms, 20 ms, 40 ms ... up to a minute, and who gives up an iterator
+    waits until it wakes: a prediction of a second would take two.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(_BATCHES_AHEAD).with_options(options)
 
 
 def _reader(images: np.ndarray):
