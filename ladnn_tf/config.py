@@ -34,8 +34,9 @@ class TrainConfig:
     )
     normalisation: str = _setting(
         "auto",
-        "of the pixels: auto (what belongs to the weights), or torch or caffe for a file that does not say",
-        choices=("auto", "torch", "caffe"),
+        "of the pixels: auto (what belongs to the weights), or torch, caffe, unit (x / 255) or signed "
+        "(x / 127.5 - 1) for a file that does not say",
+        choices=("auto", "torch", "caffe", "unit", "signed"),
     )
     init_run: str = _setting("", "folder of a run to start from, heads included, instead of --weights")
     batch_norm_momentum: float = _setting(

@@ -11,6 +11,7 @@ from ladnn_tf.config import TrainConfig
 from ladnn_tf.labels import TASKS
 from ladnn_tf.models.backbones import BACKBONES
 from ladnn_tf.models.ladnn import BATCH_NORM_MOMENTUM, PRECISIONS
+from ladnn_tf.models.weights import NORMALISATIONS
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.flags"))
 
@@ -97,4 +98,5 @@ def test_there_is_a_flagfile_for_each_backbone_and_task(monkeypatch):
 def test_defaults_and_choices_are_the_model_s():
     assert TrainConfig().batch_norm_momentum == BATCH_NORM_MOMENTUM
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(TrainConfig)}
+    assert choices["normalisation"] == ("auto", *NORMALISATIONS)
     assert choices["precision"] == PRECISIONS

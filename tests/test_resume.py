@@ -125,7 +125,9 @@ def unfinished(tiny_settings, tmp_path_factory):
 
 
 def test_an_unfinished_run_is_no_run_to_evaluate(unfinished):
-    with pytest.raises(ValueError, match=r"no model\.keras.*finish it by python -m ladnn_tf\.train --run=.* --resume"):
+    with pytest.raises(
+        ValueError, match=r"no model\.keras.*finish it by python -m ladnn_tf\.train --run=.* --res"
+    ):
         runs.load_run(unfinished)
 
 

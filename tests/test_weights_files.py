@@ -9,13 +9,23 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from absl import logging
 from published_weights import shake, with_classifier, without_names, write_older_layout
 
 from ladnn_tf.files import file_sha256
-from ladnn_tf.models import weights
+from ladnn_tf.models import weights, weights_download
 from ladnn_tf.models.backbones import BACKBONES, build_backbone
 from ladnn_tf.models.ladnn import build_model
-from ladnn_tf.models.weights import CAFFE, TORCH, Normalisation, initial_weights, normalisation_of, save_npz
+from ladnn_tf.models.weights import (
+    CAFFE,
+    SIGNED,
+    TORCH,
+    UNIT,
+    Normalisation,
+    initial_weights,
+    normalisation_of,
+    save_npz,
+)
 
 
 @pytest.fixture
@@ -247,8 +257,120 @@ def test_a_source_s_own_normalisation_cannot_be_overruled(refused, trunk, tmp_pa
     for name in ("own.npz", "own.keras"):
         assert initial_weights("tiny", str(tmp_path / name), own).normalisation == own
         refused(name, "trained with the normalisation mean 10 20 30, std 2 4 5, not with the one", asked=CAFFE)
-    write_older_layout(tmp_path / "published.h5", trunk)
-    refused("published.h5", "leave --normalisation=auto", asked=CAFFE)
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """Messages by their level."""
+    found = {"warning": [], "info": []}
+    for level, messages in found.items():
+        record = lambda text, *values, kept=messages: kept.append(text % values)  # noqa: E731
+        monkeypatch.setattr(logging, level, record)
+    return found
+
+
+def tiny_on(change, head=None):
+    """A whole tiny model that changes its images first, as its owner built it."""
+    images = keras.Input((64, 64, 3))
+    trunk = BACKBONES["tiny"].build(include_top=False, weights=None, input_tensor=change(images))
+    shake(trunk)
+    output = keras.layers.Dense(head)(keras.layers.Flatten()(trunk.output)) if head else trunk.output
+    return keras.Model(images, output)
+
+
+def save_all(model, folder, name):
+    """In the three formats; the names of the files."""
+    model.save(folder / f"{name}.keras")
+    model.save_weights(folder / f"{name}.weights.h5")
+    model.save(folder / f"{name}.h5")
+    return [f"{name}{suffix}" for suffix in (".keras", ".weights.h5", ".h5")]
+
+
+@pytest.mark.parametrize("head", [None, 1])
+def test_an_assumed_normalisation_is_said_and_can_be_overruled(head, trunk, logged, tmp_path, monkeypatch):
+    """A head of width 1 does not make it a model of this project, and only caffe turns the first kernel."""
+    monkeypatch.setitem(weights.PUBLISHED_NORMALISATION, "tiny", CAFFE)
+    model = tiny_on(lambda images: images, head)
+    kernel = np.asarray(model.get_layer("conv1").kernel)
+    names = save_all(model, tmp_path, "own")
+    logged["warning"].clear()  # Keras' own, that .h5 is legacy
+    for name in names:
+        for asked, expected in ((None, CAFFE), (CAFFE, CAFFE), (UNIT, UNIT), (SIGNED, SIGNED), (TORCH, TORCH)):
+            initial = initial_weights("tiny", str(tmp_path / name), asked)
+            assert initial.normalisation == expected
+            initial.load(trunk)
+            bgr = expected is CAFFE
+            np.testing.assert_array_equal(trunk.get_layer("conv1").kernel, kernel[:, :, ::-1] if bgr else kernel)
+            said = logged["info" if asked else "warning"].pop()
+            assert f"{name} does not say how pixels are normalised: taken as " in said
+            assert str(expected) in said
+            assert ("BGR" in said) == bgr
+            assert ("give --normalisation=torch|caffe|unit|signed" in said) == (asked is None)
+    assert logged == {"warning": [], "info": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "bgr"),
+    [
+        (lambda images: keras.layers.Rescaling(1 / 127.5, -1)(images), SIGNED, False),
+        (lambda images: images / 127.5 - 1, SIGNED, False),
+        (keras.applications.vgg16.preprocess_input, CAFFE, True),
+    ],
+    ids=["layer", "operators", "preprocess_input"],
+)
+def test_a_normalisation_in_front_of_the_stem(
+    change, expected, bgr, trunk, refused, logged, tmp_path, monkeypatch
+):
+    """It is read from a .keras, and the first kernel turned only where it gets BGR; other files do not hold it."""
+    monkeypatch.setitem(weights.PUBLISHED_NORMALISATION, "tiny", CAFFE)
+    model = tiny_on(change)
+    kernel = np.asarray(model.get_layer("conv1").kernel)
+    keras_file, weights_file, whole = save_all(model, tmp_path, "front")
+    logged["warning"].clear()
+    # Keras stores operators in the configuration of a whole model only.
+    layer = any(isinstance(x, keras.layers.Rescaling) for x in model.layers)
+    for name in (weights_file, whole) if layer else (whole,):
+        for asked in (None, UNIT):
+            refused(name, r"names layers that change pixels before the first convolution .*\.keras", asked=asked)
+    refused(keras_file, "leave --normalisation=auto", asked=TORCH)
+    initial = initial_weights("tiny", str(tmp_path / keras_file))
+    initial.load(trunk)
+    assert initial.normalisation.same(expected)
+    np.testing.assert_array_equal(trunk.get_layer("conv1").kernel, kernel[:, :, ::-1] if bgr else kernel)
+    assert not logged["warning"]
+
+
+def test_statistics_in_front_of_another_backbone_than_efficientnet(refused, tmp_path):
+    """EfficientNet's are of pixels divided by 255, anybody else's of what they like."""
+    adapted = keras.layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)))
+    for name in save_all(tiny_on(adapted), tmp_path, "adapted")[1:]:
+        refused(name, r"change pixels before the first convolution \(normalization")
+
+
+def test_a_nested_backbone_is_named(refused, tmp_path):
+    base = tiny_on(lambda images: images)
+    base.name = "my_base"
+    images = keras.Input((64, 64, 3))
+    augmented = keras.Sequential([keras.layers.RandomFlip()], name="augmentation")(images)
+    pooled = keras.layers.GlobalAveragePooling2D()(base(augmented / 255.0))
+    model = keras.Model(images, keras.layers.Dense(2)(pooled))
+    for name in save_all(model, tmp_path, "nested"):
+        refused(name, r"nested in it as layer 'my_base'; .*get_layer\('my_base'\)\.save.*\(--normalisation\)")
+
+
+def test_a_silent_npz(tiny_backbone, logged, tmp_path):
+    np.savez(tmp_path / "silent.npz", **other_trunk())
+    for backbone in ("vgg16", "resnet50"):
+        with pytest.raises(
+            ValueError, match=r"silent.npz does not hold normalisation/mean .* give --normalisation"
+        ):
+            initial_weights(backbone, str(tmp_path / "silent.npz"))
+        assert initial_weights(backbone, str(tmp_path / "silent.npz"), UNIT).normalisation == UNIT
+    assert not logged["warning"]
+    assert initial_weights("tiny", str(tmp_path / "silent.npz")).normalisation == TORCH
+    assert "silent.npz does not hold" in logged["warning"][0]
+    assert "taken to be torch" in logged["warning"][0]
 
 
 def test_unpublished_backbones_have_no_published_files(trunk, tiny_backbone, tmp_path, monkeypatch):
@@ -287,7 +409,7 @@ def published(monkeypatch):
     keras.utils.set_random_seed(0)
     model = BACKBONES["vgg16"].build(include_top=False, weights=None, input_shape=(64, 64, 3))
     shake(model)
-    monkeypatch.setattr(weights, "_download", lambda build, what, fetched_by: model)
+    monkeypatch.setattr(weights_download, "download", lambda build, source, fetched_by: model)
     return model
 
 

@@ -42,7 +42,14 @@ CAFFE = Normalisation((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 """Keras' VGG-16 and ResNet-50: mean taken off, not scaled. They were trained on BGR; the channels of their first
 kernel are turned round when they are loaded, which is the same and leaves the graph in RGB."""
 
-NORMALISATIONS = {"torch": TORCH, "caffe": CAFFE}
+UNIT = Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+"""Pixels in [0, 1]: divided by 255 and nothing else, as many who train a Keras model themselves do."""
+
+SIGNED = Normalisation((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+"""Pixels in [-1, 1], as Keras' mode "tf": pixel / 127.5 - 1."""
+
+NORMALISATIONS = {"torch": TORCH, "caffe": CAFFE, "unit": UNIT, "signed": SIGNED}
+"""Those that have a name; --normalisation takes it."""
 
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
@@ -55,7 +62,7 @@ def from_affine(scale: ArrayLike | None, offset: ArrayLike | None) -> Normalisat
         offset: the same; None is 0.
 
     Returns:
-        It; `TORCH` or `CAFFE` themselves where it is one of them but for rounding.
+        It; one of `NORMALISATIONS` itself where it is that but for rounding.
 
     Raises:
         ValueError: if a scale is not above 0, or a number not finite.
@@ -72,26 +79,54 @@ def from_affine(scale: ArrayLike | None, offset: ArrayLike | None) -> Normalisat
     return next((named for named in NORMALISATIONS.values() if named.same(found)), found)
 
 
-def inside(model: keras.Model) -> Normalisation | None:
+# Black, white, red, green, blue and a grey that is not the mean of black and white.
+_PROBES = np.array(
+    [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [100, 100, 100]], np.float32
+)
+
+
+def inside(model: keras.Model, source: str) -> tuple[Normalisation, bool] | None:
     """Finds by trial what a published model does to pixels itself, before its first padding or convolution.
 
     Args:
-        model: from images `(B, H, W, 3)`, with at most pointwise layers before its stem.
+        model: from images `(B, H, W, 3)`; whatever it does before its stem, by layers or by `keras.ops`.
+        source: the file or publisher, for messages.
 
     Returns:
-        The normalisation; None if the model begins with its stem, so that its publisher normalises outside.
+        The normalisation, and whether the stem gets B, G, R; None if nothing changes the pixels before the stem,
+        so that its publisher normalises outside.
+
+    Raises:
+        ValueError: if what it does there is not (pixel - mean) / std of each of R, G and B, in this order or
+            turned round.
     """
-    stem = (keras.layers.ZeroPadding2D, keras.layers.Conv2D)
-    first = next((index for index, layer in enumerate(model.layers) if isinstance(layer, stem)), 0)
-    if first == 0 or isinstance(model.layers[first - 1], keras.layers.InputLayer):
+    stem = next((x for x in model.layers if isinstance(x, keras.layers.ZeroPadding2D | keras.layers.Conv2D)), None)
+    if stem is None or any(stem.input is tensor for tensor in model.inputs):
         return None
-    front = keras.Model(model.input, model.layers[first - 1].output)
-    height, width = (side or 32 for side in model.input_shape[1:3])
-    black, white = (
-        np.asarray(front(np.full((1, height, width, 3), level, np.float32)), np.float64)[0, 0, 0]
-        for level in (0, 255)
-    )
-    return from_affine((white - black) / 255.0, black)
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+        raise ValueError(f"{source} should take images of shape (B, H, W, 3). Its inputs: {shapes}")
+    front = keras.Model(model.inputs[0], stem.input)
+    height, width = (side or 32 for side in shapes[0][1:3])
+    images = np.broadcast_to(_PROBES[:, None, None], (len(_PROBES), height, width, 3))
+    found = np.asarray(front(images), np.float64)[:, 0, 0]
+    if np.array_equal(found, _PROBES):
+        return None
+    bgr = not _is_affine(found, _PROBES)
+    if bgr and not _is_affine(found[:, ::-1], _PROBES):
+        raise ValueError(
+            f"{source} changes pixels before its first convolution otherwise than by (pixel - mean) / std of each "
+            f"of R, G and B: black, white, red, green and blue become {found[:5].round(3).tolist()}; the "
+            "models of this project cannot do that to theirs"
+        )
+    black, white = found[:2, ::-1] if bgr else found[:2]
+    return from_affine((white - black) / 255.0, black), bgr
+
+
+def _is_affine(found: np.ndarray, probes: np.ndarray) -> bool:
+    """Whether each channel is scaled and shifted by itself, as the first two probes (black, white) show."""
+    expected = found[0] + (found[1] - found[0]) / 255.0 * probes
+    return np.allclose(found, expected, rtol=0, atol=1e-4 * np.abs(found).max())
 
 
 def of_statistics(mean: np.ndarray, variance: np.ndarray, rescalings: int) -> Normalisation:
@@ -110,11 +145,16 @@ def of_statistics(mean: np.ndarray, variance: np.ndarray, rescalings: int) -> No
         The normalisation.
 
     Raises:
-        ValueError: if the variance is not above 0.
+        ValueError: if the variance is not above 0, or there is a Rescaling more than the statistics explain.
     """
     if not (variance > 0).all():
         raise ValueError(f"the variance of the pixels should be above 0. Received: {variance.tolist()}")
     std = np.sqrt(np.asarray(variance, np.float64))
-    extra = rescalings > 1 or np.allclose(variance, _IMAGENET_STD, rtol=1e-3)
+    extra = np.allclose(variance, _IMAGENET_STD, rtol=1e-3)
+    if rescalings > 1 + extra:
+        raise ValueError(
+            f"it names {rescalings} Rescaling layers but does not hold what they do, and EfficientNet with these "
+            f"statistics of its pixels has {1 + extra}; bring the whole model, saved as a .keras file"
+        )
     after = 1.0 / np.sqrt(_IMAGENET_STD) if extra else np.ones(3)
     return from_affine(after / (255.0 * std), -np.asarray(mean, np.float64) * after / std)

@@ -9,25 +9,33 @@ As a command it makes, on a machine with internet, the file that a machine witho
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from ladnn_tf import command
 from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.models import normalisation as pixels
-from ladnn_tf.models import weights_files, weights_transfer
+from ladnn_tf.models import weights_download, weights_files, weights_hdf5, weights_transfer
 from ladnn_tf.models.backbones import BACKBONES, NORMALISATION_LAYER, build_backbone
-from ladnn_tf.models.normalisation import CAFFE, NORMALISATIONS, TORCH, Normalisation
+from ladnn_tf.models.normalisation import CAFFE, NORMALISATIONS, SIGNED, TORCH, UNIT, Normalisation
 from ladnn_tf.models.weights_files import StoredWeights
 from ladnn_tf.models.weights_npz import read_npz, save_npz
 
-__all__ = ["CAFFE", "NORMALISATIONS", "TORCH", "Normalisation", "initial_weights", "normalisation_of", "save_npz"]
+__all__ = [
+    "CAFFE",
+    "NORMALISATIONS",
+    "SIGNED",
+    "TORCH",
+    "UNIT",
+    "Normalisation",
+    "initial_weights",
+    "normalisation_of",
+    "save_npz",
+]
 
 PUBLISHED_NORMALISATION = {
     "vgg16": CAFFE,
@@ -42,12 +50,12 @@ PUBLISHED_NORMALISATION = {
 the package efficientnet's own; for ResNet-18 of keras-hub, converted from timm's resnet18.a1_in1k with timm's
 mean and standard deviation (keras-hub, tools/checkpoint_conversion/convert_resnet_checkpoints.py)."""
 
-RESNET18_PRESET = "resnet_18_imagenet"
-"""Of keras-hub; `from_preset` takes a folder in its place."""
-
 SOURCES = ("imagenet", "noisy-student")
 _EFFICIENTNET_STATISTICS = 7  # mean, variance and count of its Normalization, which no source fills
-_ASK = "give --normalisation=torch or --normalisation=caffe"
+_KERAS_HUB_SAME = ("vgg16", "resnet18")  # as keras-hub 0.32 builds them; its DenseNet pads the stem on one side
+# In the .h5 files of EfficientNet, its own; older Keras versions divide by the operation.
+_EFFICIENTNET_LAYERS = ("rescaling", "normalization", "multiply", "tf.math.truediv")
+_ASK = f"give --normalisation={'|'.join(NORMALISATIONS)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +79,16 @@ def initial_weights(backbone: str, weights: str, normalisation: Normalisation | 
             - the path of a `.npz` (read without pickle), of a `.keras` (read in safe mode), `.weights.h5` or
               `.h5` file, of this project or as the publishers of `imagenet` and `noisy-student` write them, with
               or without their classifier. A checksum file `<path>.sha256` beside it is checked.
-        normalisation: what to build with where the source does not say (`none`; a `.weights.h5` of this project,
-            a `.npz` without it). A `.npz` that does not say is otherwise taken to be `TORCH`.
+        normalisation: what to build with where the source does not say. It has to be given for a `.weights.h5` of
+            this project, for keras-hub's VGG-16 without its preset's `image_converter.json` beside it, and for
+            a `.npz` of VGG-16 or ResNet-50 that does not say. Any other file that does not say is taken, with a
+            warning in the log, to be the publisher's and to expect `PUBLISHED_NORMALISATION`, a `.npz` to
+            expect `TORCH`; give `normalisation` where that is wrong.
+
+    The first kernel of VGG-16 and ResNet-50 is turned from BGR to RGB where the publisher normalises outside and
+    `CAFFE` is taken or given, and wherever the channels are turned in the model itself. keras-hub's is in RGB. Its
+    files are known by its class or its automatic name, so that a renamed keras-hub backbone, or a file without
+    names, passes for one of Keras Applications where the layers agree (VGG-16, DenseNet).
 
     Returns:
         The normalisation, and a function that fills a trunk built by `build_backbone`.
@@ -127,17 +143,62 @@ def _size(backbone: str) -> int:
     return described.trainable + described.statistics - inside
 
 
-def _open_published(
-    backbone: str, stored: StoredWeights, source: str, own: Normalisation | None, asked: Normalisation | None
+def _open_file(
+    backbone: str,
+    stored: StoredWeights,
+    source: str,
+    own: Normalisation | None,
+    asked: Normalisation | None,
+    bgr: bool = False,
 ) -> InitialWeights:
-    """A publisher's weights; `own` is what they were found to expect, None if the publisher normalises outside."""
-    if backbone not in PUBLISHED_NORMALISATION:
+    """A file that this project has not written; `own` is what it was found to expect, None if it does not say."""
+    if stored.keras_hub:
+        _check_keras_hub(backbone, source)
+    if own is not None:
+        return _open(stored, source, own, asked, bgr=bgr)
+    published = PUBLISHED_NORMALISATION.get(backbone)
+    if stored.keras_hub and backbone != "resnet18":  # theirs are of other trainings than Keras Applications'
+        published = None
+    taken = asked or published
+    if taken is None:
+        bring = "lay image_converter.json of its preset beside its model.weights.h5, or "
         raise ValueError(
-            f"{source} does not say how pixels are normalised, and nobody publishes weights for {backbone}; give "
-            "a model.keras or a .npz of this project"
+            f"{source} does not say how pixels are normalised, and no publisher's way is known for it; "
+            f"{bring if stored.keras_hub else ''}{_ASK}"
         )
-    own = own or PUBLISHED_NORMALISATION[backbone]
-    return _open(stored, source, own, asked, bgr=PUBLISHED_NORMALISATION[backbone] is CAFFE)
+    bgr = published is CAFFE and taken.same(CAFFE)
+    order = ", its first kernel in BGR order" if bgr else ""
+    if asked is None:
+        said = "%s does not say how pixels are normalised: taken as %s was published (%s%s). If that is wrong, %s."
+        logging.warning(said, source, backbone, taken, order, _ASK)
+    else:
+        logging.info("%s does not say how pixels are normalised: taken as asked (%s%s)", source, taken, order)
+    return _open(stored, source, taken, asked, bgr=bgr)
+
+
+def _check_keras_hub(backbone: str, source: str) -> None:
+    if backbone not in _KERAS_HUB_SAME:
+        raise ValueError(
+            f"{source} is of keras-hub, which builds {BACKBONES[backbone].title} otherwise than Keras "
+            "Applications (padding, strides or layers), so that its weights give other features here; give "
+            "--weights=imagenet"
+        )
+
+
+def _open_download(
+    backbone: str,
+    published: keras.Model,
+    source: str,
+    own: Normalisation | None,
+    asked: Normalisation | None,
+) -> InitialWeights:
+    """A publisher's model; `own` is what the publisher says it expects, None to find out."""
+    if own is None:
+        outside = PUBLISHED_NORMALISATION[backbone]
+        own, bgr = pixels.inside(published, source) or (outside, outside is CAFFE)
+    else:
+        bgr = False
+    return _open(weights_files.of_model(published), source, own, asked, bgr=bgr)
 
 
 def _check_sha256(path: Path) -> None:
@@ -155,7 +216,17 @@ def _check_sha256(path: Path) -> None:
 
 def _npz(backbone: str, path: Path, asked: Normalisation | None) -> InitialWeights:
     stored, own = read_npz(path, backbone)
-    return _open(stored, str(path), own or asked or TORCH, asked, strict=True)
+    taken = own or asked
+    if taken is None:
+        if PUBLISHED_NORMALISATION.get(backbone) is CAFFE:
+            raise ValueError(
+                f"{path} does not hold normalisation/mean and normalisation/std, and weights of {backbone} are "
+                f"trained with one normalisation as often as with another; {_ASK}"
+            )
+        taken = TORCH
+        said = "%s does not hold normalisation/mean and normalisation/std: taken to be torch (%s). If not, %s."
+        logging.warning(said, path, taken, _ASK)
+    return _open(stored, str(path), taken, asked, strict=True)
 
 
 def _keras_file(backbone: str, path: Path, asked: Normalisation | None) -> InitialWeights:
@@ -163,50 +234,35 @@ def _keras_file(backbone: str, path: Path, asked: Normalisation | None) -> Initi
     stored = weights_files.of_model(model)
     if NORMALISATION_LAYER in stored.names:
         return _open(stored, str(path), normalisation_of(model), asked, strict=True)
-    return _open_published(backbone, stored, str(path), pixels.inside(model), asked)
+    own, bgr = pixels.inside(model, str(path)) or (None, False)
+    return _open_file(backbone, stored, str(path), own, asked, bgr)
 
 
 def _hdf5(backbone: str, path: Path, asked: Normalisation | None) -> InitialWeights:
-    stored = weights_files.read_hdf5(path)
-    # Files of older Keras versions hold no names; a head of width 1 is ours, a publisher's classifier is wider.
-    if NORMALISATION_LAYER in stored.names or 1 in stored.dense_widths:
+    stored = weights_hdf5.read_hdf5(path)
+    # Files of older Keras versions hold no names: there a head of width 1 is ours, as a publisher's is wider.
+    if NORMALISATION_LAYER in stored.names if stored.named else 1 in stored.dense_widths:
         if asked is None:
             raise ValueError(
                 f"{path} holds the weights of a model of this project, but not the normalisation it was trained "
                 f"with; {_ASK}, or the run's model.keras instead"
             )
         return _open(stored, str(path), asked, asked)
-    own = None
-    if stored.pixel_statistics:
+    own = weights_hdf5.preset_normalisation(path)
+    if own:
+        _check_keras_hub(backbone, str(path))
+    efficientnet = backbone.startswith("efficientnet")
+    inside = efficientnet and own is None and stored.pixel_statistics
+    belong = _EFFICIENTNET_LAYERS if inside else ("multiply",) if efficientnet else ()
+    strange = [name for name in stored.layers_on_pixels if not name.startswith(belong)]
+    if strange:
+        raise ValueError(
+            f"{path} names layers that change pixels before the first convolution ({', '.join(strange)}), but not "
+            "what they do; bring the whole model, saved as a .keras file, where it can be read"
+        )
+    if inside:
         own = pixels.of_statistics(*stored.pixel_statistics, stored.rescalings)
-    elif backbone == "resnet18":
-        own = _preset_normalisation(path.parent)
-    return _open_published(backbone, stored, str(path), own, asked)
-
-
-def _preset_normalisation(folder: Path) -> Normalisation | None:
-    """That of the image converter beside a keras-hub preset's weights, if there is one."""
-    path = folder / "image_converter.json"
-    if not path.is_file():
-        return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["config"]
-        return pixels.from_affine(settings["scale"], settings["offset"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path} should hold the scale and offset of keras-hub's image converter: {error}"
-        ) from error
-
-
-def _download(build: Callable[[], Any], what: str, fetched_by: str) -> Any:
-    try:
-        return build()
-    except Exception as error:  # the downloaders raise bare Exception
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"{what} could not be downloaded ({reason}); on a machine with internet run `{fetched_by}`, bring the "
-            "file here and give --weights=FILE.npz, or start from --weights=none"
-        ) from error
+    return _open_file(backbone, stored, str(path), own, asked)
 
 
 def _fetch_command(backbone: str, source: str) -> str:
@@ -219,45 +275,19 @@ def _imagenet(backbone: str, asked: Normalisation | None) -> InitialWeights:
     source = f"the ImageNet weights of {BACKBONES[backbone].title}"
     fetched_by = _fetch_command(backbone, "imagenet")
     if backbone == "resnet18":
-        published, converter = _download(_keras_hub_resnet18(), source, fetched_by)
-        own = pixels.from_affine(converter.scale, converter.offset)
+        published, own = weights_download.keras_hub_resnet18(source, fetched_by)
     else:
-        build = BACKBONES[backbone].build
-        published = _download(lambda: build(include_top=False, weights="imagenet"), source, fetched_by)
-        own = pixels.inside(published)
-    return _open_published(backbone, weights_files.of_model(published), source, own, asked)
-
-
-def _keras_hub_resnet18() -> Callable[[], tuple[keras.Model, keras.layers.Layer]]:
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ValueError(
-            "the ImageNet weights of ResNet-18 need the package keras-hub: pip install 'ladnn_tf[hub]'"
-        ) from error
-    return lambda: (
-        keras_hub.models.ResNetBackbone.from_preset(RESNET18_PRESET),
-        keras_hub.layers.ResNetImageConverter.from_preset(RESNET18_PRESET),
-    )
+        published = weights_download.keras_applications(BACKBONES[backbone].build, source, fetched_by)
+        own = None
+    return _open_download(backbone, published, source, own, asked)
 
 
 def _noisy_student(backbone: str, asked: Normalisation | None) -> InitialWeights:
     if not backbone.startswith("efficientnet"):
         raise ValueError(f"noisy-student weights exist for EfficientNet only, not for {backbone}")
-    try:
-        import efficientnet.tfkeras as efficientnet
-    except ImportError as error:
-        raise ValueError(
-            "noisy-student weights need the package efficientnet: pip install 'ladnn_tf[train]'"
-        ) from error
-    build = {"efficientnet_b0": efficientnet.EfficientNetB0, "efficientnet_b1": efficientnet.EfficientNetB1}
     source = f"the noisy-student weights of {BACKBONES[backbone].title}"
-    published = _download(
-        lambda: build[backbone](include_top=False, weights="noisy-student"),
-        source,
-        _fetch_command(backbone, "noisy-student"),
-    )
-    return _open_published(backbone, weights_files.of_model(published), source, pixels.inside(published), asked)
+    published = weights_download.noisy_student(backbone, source, _fetch_command(backbone, "noisy-student"))
+    return _open_download(backbone, published, source, None, asked)
 
 
 def fetch(backbone: str, source: str, out: Path) -> tuple[int, Normalisation]:

@@ -6,15 +6,15 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
 SUFFIXES = (".npz", ".keras", ".h5")
 _HDF5_MAGIC, _ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-_MOST_NUMBERS = 200_000_000
-"""In one file without its dense layers, far above the 23.6 million of ResNet-50: a guard against a small file
-that declares a huge array."""
+_ON_PIXELS = re.compile(
+    r"(rescaling|normalization|true_divide|divide|subtract|multiply|get_item|stack|flip|lambda)(_\d+)?|tf\..*"
+)
+"""Automatic names of what stands before a stem; within the backbones only EfficientNet has such layers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,8 @@ class StoredWeights:
         dense_widths: of the dense layers left out.
         pixel_statistics: (mean, variance), each (3,), of EfficientNet's own Normalization; None without one.
         rescalings: number of Rescaling layers, 0 where layers without weights are not stored.
+        named: whether the names of layers are stored; else `names` holds their classes, counted.
+        keras_hub: whether it says to be a backbone of keras-hub.
     """
 
     layers: tuple[StoredLayer, ...]
@@ -50,6 +52,13 @@ class StoredWeights:
     dense_widths: tuple[int, ...] = ()
     pixel_statistics: tuple[np.ndarray, np.ndarray] | None = None
     rescalings: int = 0
+    named: bool = True
+    keras_hub: bool = False
+
+    @property
+    def layers_on_pixels(self) -> list[str]:
+        """Names of layers that probably change pixels before the first convolution."""
+        return sorted(name for name in self.names if _ON_PIXELS.fullmatch(name))
 
 
 def check_file(path: Path) -> None:
@@ -93,21 +102,38 @@ def read_keras(path: Path) -> keras.Model:
     """Loads a .keras file in safe mode.
 
     Raises:
-        ValueError: if it is damaged, unsafe or no functional model.
+        ValueError: if it is damaged, unsafe, no functional model, or one around another that is the backbone.
     """
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} cannot be read as a Keras file in safe mode ({_one_line(error)}); it was probably not "
+            f"{path} cannot be read as a Keras file in safe mode ({one_line(error)}); it was probably not "
             "downloaded or copied wholly, or holds layers of its own"
         ) from error
     if not isinstance(model, keras.Model) or not model.layers:
         raise ValueError(f"{path} holds a {type(model).__name__} without layers, not a model")
+    nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model) and _has_kernels(layer)]
+    if nested:
+        raise ValueError(f"{path}: {nested_message(nested, 'keras.models.load_model(...)')}")
     return model
 
 
-def _one_line(error: Exception) -> str:
+def nested_message(names: list[str], code: str) -> str:
+    """What to do about a model around another one, which is the backbone; `code` gets at the latter."""
+    return (
+        f"the backbone is nested in it as layer {', '.join(map(repr, names))}; save it to a file of its own, "
+        f"{code}.get_layer({names[0]!r}).save('FILE.keras'), and give that with the normalisation its pixels got "
+        "(--normalisation)"
+    )
+
+
+def _has_kernels(layer: keras.layers.Layer) -> bool:
+    return any(len(variable.shape) == 4 for variable in layer.weights)
+
+
+def one_line(error: Exception) -> str:
+    """Its message, shortened, for a message of our own."""
     return " ".join(str(error).split())[:300]
 
 
@@ -118,127 +144,14 @@ def of_model(model: keras.Model) -> StoredWeights:
         for layer in model.layers
         if not isinstance(layer, keras.layers.Normalization)
     ]
-    return _sorted_out(stored, frozenset(layer.name for layer in model.layers))
+    names = frozenset(layer.name for layer in model.layers)
+    return sorted_out(stored, names, keras_hub=type(model).__module__.split(".")[0] == "keras_hub")
 
 
-def read_hdf5(path: Path) -> StoredWeights:
-    """Reads an HDF5 file of weights.
-
-    Two layouts are known: that of Keras 3 (`.weights.h5`, one group `layers`), and the older one in which Keras
-    Applications and the package efficientnet publish (attributes `layer_names` and `weight_names`), also within a
-    whole model saved to `.h5` (group `model_weights`).
-
-    Raises:
-        ValueError: if it is damaged, of neither layout, or links to other files.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            _refuse_links(file, path)
-            groups = [
-                file.get(name, file) for name in ("model_weights", "layers", "_layer_checkpoint_dependencies")
-            ]
-            if _names(groups[0], "layer_names"):
-                return _older_layout(groups[0])
-            layers = next((group for group in groups[1:] if group is not file), None)
-            if layers is not None:
-                return _keras_3_layout(layers)
-            top = ", ".join(list(file)[:5]) or "nothing"
-    except _RefusedError:
-        raise
-    # What h5py raises on damaged files depends on the byte.
-    except (OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as an HDF5 file of weights ({_one_line(error)}); it was probably not "
-            "downloaded or copied wholly"
-        ) from error
-    raise ValueError(f"{path} is an HDF5 file, but not one of Keras weights: at its top it holds {top}")
-
-
-class _RefusedError(ValueError):
-    """The file may be whole, but is not to be read."""
-
-
-def _refuse_links(file: h5py.File, path: Path) -> None:
-    """A link can name a file elsewhere on this machine; an array can declare more numbers than a disk holds."""
-    seen, waiting, numbers = set(), [file], 0
-    while waiting:
-        group = waiting.pop()
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise _RefusedError(
-                    f"{path}: {group.name}/{name} is a link, which could name another file; not read"
-                )
-            member = group[name]
-            address = h5py.h5o.get_info(member.id).addr
-            if address in seen:
-                continue
-            seen.add(address)
-            if isinstance(member, h5py.Group):
-                waiting.append(member)
-            elif not isinstance(member, h5py.Dataset):
-                continue
-            elif member.external or member.is_virtual:
-                raise _RefusedError(f"{path}: {member.name} lies in another file, which is not read")
-            elif member.ndim != 2:
-                numbers += member.size or 0
-    if numbers > _MOST_NUMBERS:
-        raise _RefusedError(
-            f"{path} declares {numbers:,} numbers, far more than any of the backbones has; not read"
-        )
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """An attribute of names, which Keras splits into `<attribute>0`, `<attribute>1`, ... when it is long."""
-    if attribute in group.attrs:
-        stored = list(group.attrs[attribute])
-    else:
-        stored, part = [], 0
-        while f"{attribute}{part}" in group.attrs:
-            stored += list(group.attrs[f"{attribute}{part}"])
-            part += 1
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in stored]
-
-
-def _older_layout(group: h5py.Group) -> StoredWeights:
-    names = _names(group, "layer_names")
-    stored = []
-    for name in names:
-        members = _names(group[name], "weight_names")
-        # "conv1/bn/gamma:0" is gamma. Files of the first Keras have block1_conv1_W_1:0: no name that we know.
-        variables = [member.rsplit("/", 1)[-1].split(":")[0] for member in members]
-        if len(set(variables)) < len(variables):
-            variables = [str(place) for place in range(len(members))]
-        arrays = {key: _array(group[name][member]) for key, member in zip(variables, members, strict=True)}
-        stored.append(StoredLayer(name, "", arrays))
-    return _sorted_out(stored, frozenset(names))
-
-
-def _keras_3_layout(group: h5py.Group) -> StoredWeights:
-    stored, names = [], set()
-    for key in sorted(group, key=_class_and_count):
-        if "vars" not in group[key]:  # a layer without weights, in files of older versions
-            continue
-        variables = group[key]["vars"]
-        name = str(variables.attrs.get("name", key))
-        names.add(name)
-        arrays = {place: _array(variables[place]) for place in sorted(variables, key=int)}
-        stored.append(StoredLayer(name, _class_and_count(key)[0], arrays))
-    return _sorted_out(stored, frozenset(names))
-
-
-def _class_and_count(key: str) -> tuple[str, int]:
-    """`batch_normalization_12` is the thirteenth of its class: ("batch_normalization", 12)."""
-    found = re.fullmatch(r"(.*?)(?:_(\d+))?", key)
-    return found[1], int(found[2] or 0)
-
-
-def _array(dataset: h5py.Dataset) -> np.ndarray:
-    # The numbers of a dense layer are never used, and those of VGG-16 are half a gigabyte.
-    return np.broadcast_to(np.float32(0), dataset.shape) if dataset.ndim == 2 else np.asarray(dataset)
-
-
-def _sorted_out(stored: list[StoredLayer], names: frozenset[str]) -> StoredWeights:
-    """Takes the layers of the trunk out of all that were stored."""
+def sorted_out(
+    stored: list[StoredLayer], names: frozenset[str], *, named: bool = True, keras_hub: bool = False
+) -> StoredWeights:
+    """Takes the layers of the trunk out of all that were stored; the other arguments as in `StoredWeights`."""
     trunk, widths, statistics = [], [], None
     for layer in stored:
         arrays = list(layer.arrays.values())
@@ -249,4 +162,4 @@ def _sorted_out(stored: list[StoredLayer], names: frozenset[str]) -> StoredWeigh
         elif arrays:
             trunk.append(layer)
     rescalings = sum(name.startswith("rescaling") for name in names)
-    return StoredWeights(tuple(trunk), names, tuple(widths), statistics, rescalings)
+    return StoredWeights(tuple(trunk), names, tuple(widths), statistics, rescalings, named, keras_hub)
