@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from ladnn_tf.models.normalisation import Normalisation, from_affine
+from ladnn_tf.models.weights_files import one_line
 
 RESNET18_PRESET = "resnet_18_imagenet"
 """Of keras-hub; `from_preset` takes a folder in its place."""
@@ -28,10 +29,9 @@ def download(build: Callable[[], Any], source: str, fetched_by: str) -> Any:
     try:
         return build()
     except Exception as error:  # the downloaders raise bare Exception
-        reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{source} could not be downloaded ({reason}); on a machine with internet run `{fetched_by}`, bring "
-            "the file here and give --weights=FILE.npz, or start from --weights=none"
+            f"{source} could not be downloaded ({one_line(error)}); on a machine with internet run `{fetched_by}`,"
+            " bring the file here and give --weights=FILE.npz, or start from --weights=none"
         ) from error
 
 
