@@ -13,6 +13,7 @@ LAYERS = {
     "labels": 0,
     "command": 0,
     "files": 0,
+    "drawing": 1,
     "card": 1,
     "data.preprocess": 0,
     "metrics": 0,
@@ -49,6 +50,7 @@ LAYERS = {
     "models.weights_transfer": 1,
     "models.weights": 2,
     "models.ladnn": 3,
+    "models.attention": 0,
     "losses": 1,
     "config": 1,
     "devices": 0,
@@ -61,6 +63,9 @@ LAYERS = {
     "train": 7,
     "evaluate": 5,
     "predict": 5,
+    "localisation": 1,
+    "explain_panel": 5,
+    "explain": 6,
 }
 
 WITHOUT_TENSORFLOW = [

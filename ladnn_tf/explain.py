@@ -1,0 +1,275 @@
+"""Shows where a run looked: `python -m ladnn_tf.explain --run=runs/NAME FILE...`.
+
+With `--masks=DIR` and no files it measures on a split of the run's data whether the maps point at the lesions
+(`localisation.py`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from ladnn_tf import command, drawing, explain_panel, localisation, metrics, runs
+from ladnn_tf.calibration import calibrated_probabilities
+from ladnn_tf.data import pipeline, preprocess
+from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.explain_panel import Explanation
+from ladnn_tf.files import file_sha256, write_atomically
+from ladnn_tf.labels import COVID, LESIONS, SPLITS
+from ladnn_tf.models.attention import METHODS, attention_model
+
+USAGE = (
+    "python -m ladnn_tf.explain --run=runs/NAME [--compare_run=runs/BASELINE] [--out=DIR] FILE...\n"
+    "       python -m ladnn_tf.explain --run=runs/NAME [--compare_run=runs/BASELINE] --masks=DIR [--split=test]"
+)
+DEFAULT_LESION_THRESHOLD = 0.5
+_FEWEST = 5
+_BATCH = 32
+
+
+def lesion_thresholds(run: runs.Run) -> dict[str, float]:
+    """The probability from which each lesion counts as found.
+
+    It is chosen on the run's validation predictions: the highest threshold with the largest sensitivity plus
+    specificity (Youden 1950) over the images whose label is known; those without COVID-19 count as known to have
+    none where the run learnt them so (`--lesion_targets=all`). Where fewer than five images have the lesion, or
+    have it not, nothing can be chosen and it is 0.5; so it is on COVID-CT for three lesions.
+
+    Args:
+        run: whose `predictions_validation.csv` is read.
+
+    Returns:
+        By lesion, in [0, 1]; empty for the baseline.
+
+    Raises:
+        ValueError: if there are no validation predictions.
+    """
+    if run.card.task == "baseline":
+        return {}
+    table = runs.read_predictions(run.folder, "validation")
+    targets = pipeline.targets(table, run.config.lesion_targets)["lesions"]
+    thresholds = {}
+    for lesion, labels in zip(LESIONS, targets.T, strict=True):
+        known = labels != pipeline.UNKNOWN
+        enough = min((labels == 1).sum(), (labels == 0).sum()) >= _FEWEST
+        probabilities = table[f"{lesion}_probability"].to_numpy()
+        thresholds[lesion] = _youden(labels[known], probabilities[known]) if enough else DEFAULT_LESION_THRESHOLD
+    return thresholds
+
+
+def _youden(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The middle between the lowest probability that is to count and the next lower one."""
+    levels = np.unique(probabilities)[::-1]
+    ones = np.ones((1, len(labels)))
+    gains = []
+    for level in levels:
+        decided = metrics.threshold_metrics(labels, probabilities, level, ones)
+        gains.append(decided["sensitivity"][0] + decided["specificity"][0])
+    best = int(np.argmax(gains))
+    lower = levels[best + 1] if best + 1 < len(levels) else levels[best]
+    return float((levels[best] + lower) / 2)
+
+
+def explain(
+    run: runs.Run, files: Sequence[str | Path], *, method: str = "gradcam++", thresholds: Mapping[str, float]
+) -> list[Explanation | preprocess.ImageError]:
+    """Predicts image files and computes their maps, one answer per file, in order.
+
+    Args:
+        run: the model and its card.
+        files: PNG or JPEG files.
+        method: one of `attention.METHODS`.
+        thresholds: from `lesion_thresholds`.
+
+    Returns:
+        Per file an `Explanation`, or the error of a file that cannot be read.
+    """
+    model = attention_model(run.model, method)
+    answers = []
+    for start in range(0, len(files), _BATCH):
+        answers += _explain_batch(model, run, files[start : start + _BATCH], thresholds)
+    return answers
+
+
+def _explain_batch(
+    model, run: runs.Run, files: Sequence[str | Path], thresholds: Mapping[str, float]
+) -> list[Explanation | preprocess.ImageError]:
+    answers, images = {}, {}
+    for number, file in enumerate(files):
+        try:
+            images[number] = preprocess.read_image(file, run.card.image_size)
+        except preprocess.ImageError as error:
+            answers[number] = error
+    if images:
+        outputs = runs.predict_logits(model, np.stack(list(images.values())))
+        for row, number in enumerate(images):
+            one = {name: values[row] for name, values in outputs.items()}
+            answers[number] = _explanation(run, Path(files[number]), one, thresholds)
+    return [answers[number] for number in range(len(files))]
+
+
+def _explanation(
+    run: runs.Run, file: Path, outputs: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
+) -> Explanation | preprocess.ImageError:
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        return preprocess.ImageError(f"{file}: the model gives no finite number for this image")
+    labels = (COVID, *(LESIONS if "lesions" in outputs else ()))
+    probabilities = {COVID: float(calibrated_probabilities(outputs[COVID], run.card.temperature)[0])}
+    if "lesions" in outputs:
+        values = calibrated_probabilities(outputs["lesions"], 1.0)
+        probabilities |= dict(zip(LESIONS, map(float, values), strict=True))
+    positive = probabilities[COVID] >= run.card.threshold
+    found = tuple(lesion for lesion in thresholds if probabilities[lesion] >= thresholds[lesion])
+    caveat = ""
+    if thresholds and not positive and run.config.lesion_targets == "positives":
+        caveat = "Lesions are not shown: they were learnt on COVID-19 images alone, and this call is negative."
+        found = ()
+    maps = {label: outputs["attention"][..., column] for column, label in enumerate(labels)}
+    all_thresholds = {COVID: run.card.threshold, **thresholds}
+    return Explanation(run.card.name, file, probabilities, positive, all_thresholds, found, maps, caveat)
+
+
+def write_panels(
+    run: runs.Run,
+    other: runs.Run | None,
+    files: Sequence[str],
+    *,
+    out: Path,
+    masks: str | None = None,
+    method: str = "gradcam++",
+) -> tuple[list[Path], list[str]]:
+    """Explains files and writes a panel for each, `<out>/<name of the file>.png`.
+
+    Args:
+        run: the run.
+        other: another to set beside it, or None.
+        files: PNG or JPEG files; of two with the same name the second gets a number.
+        out: folder of the panels.
+        masks: folder of lesion masks, whose outlines are drawn; or None.
+        method: one of `attention.METHODS`.
+
+    Returns:
+        The panels written, and the errors of the files that could not be read.
+    """
+    thresholds = lesion_thresholds(run)
+    ours = explain(run, files, method=method, thresholds=thresholds)
+    theirs = [None] * len(files)
+    if other:
+        theirs = explain(other, files, method=method, thresholds=lesion_thresholds(other))
+    written, errors, names = [], [], set()
+    for file, mine, their in zip(files, ours, theirs, strict=True):
+        unreadable = [each for each in (mine, their) if isinstance(each, preprocess.ImageError)]
+        if unreadable:
+            errors.append(str(unreadable[0]))
+            continue
+        outlines = localisation.lesion_masks(masks, file) if masks else None
+        pixels = preprocess.decode(Path(file).read_bytes())
+        figure = explain_panel.draw(pixels, mine, their, outlines)
+        written += drawing.save(figure, out / _free_name(Path(file).stem, names), ["png"])
+    return written, errors
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name
+
+
+def measure(
+    run: runs.Run,
+    other: runs.Run | None,
+    *,
+    manifest: str | Path,
+    split: str,
+    masks: str | Path,
+    method: str = "gradcam++",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, dict]:
+    """Measures on a split whether the maps point at the lesions (`localisation.py`).
+
+    Args:
+        run: the run.
+        other: another to set beside it, or None.
+        manifest: the data.
+        split: of the manifest.
+        masks: folder of the masks.
+        method: one of `attention.METHODS`.
+        resamples: bootstrap resamples over patients.
+        seed: of the resamples.
+
+    Returns:
+        The pairs and their summary.
+
+    Raises:
+        ValueError: if manifest, images or masks cannot be read, or both runs have the same name.
+    """
+    frame = select_split(read_manifest(manifest), split)
+    pipeline.verify_images(frame)
+    sources = []
+    for each in filter(None, (run, other)):
+        images = pipeline.load_images(frame, each.card.image_size)
+        maps = runs.predict_logits(attention_model(each.model, method), images)["attention"]
+        sources += localisation.sources(each.card.name, maps)
+        if file_sha256(manifest) == each.card.manifest["sha256"]:
+            runs.count_look(each, split)
+    pairs = localisation.measure(frame, sources, masks)
+    summary = localisation.summarise(pairs, resamples=resamples, seed=seed)
+    return pairs, {"split": split, "method": method, "manifest": str(manifest), **summary}
+
+
+def main(argv: list[str]) -> int:
+    """The command; the exit status is 1 if any file could not be explained."""
+    flag_values = flags.FlagValues()
+    fv = {"flag_values": flag_values}
+    flags.DEFINE_string("run", None, "folder of the run", required=True, **fv)
+    flags.DEFINE_string("compare_run", None, "another run to set beside it, the baseline say", **fv)
+    flags.DEFINE_enum("method", "gradcam++", METHODS, "of the maps", **fv)
+    flags.DEFINE_string("masks", None, "folder of lesion masks (<lesion>/NAME.png, lung/NAME.png)", **fv)
+    flags.DEFINE_enum("split", "test", SPLITS, "what is measured, where no files are given", **fv)
+    flags.DEFINE_string("manifest", None, "other data to measure on than the run's own", **fv)
+    flags.DEFINE_string("out", None, "folder for panels and figures (default: explained/ in the run)", **fv)
+    flags.DEFINE_integer("resamples", 2000, "bootstrap resamples over patients", 100, **fv)
+    flags.DEFINE_integer("seed", 0, "of the resamples", **fv)
+    files = command.parse(flag_values, argv, USAGE, positional=True)
+    if not files and not flag_values.masks:
+        command.usage_error("give image files to explain, or --masks to measure a split", USAGE)
+    run = runs.load_run(flag_values.run)
+    other = runs.load_run(flag_values.compare_run) if flag_values.compare_run else None
+    if other and other.card.name == run.card.name:
+        raise ValueError(f"--run and --compare_run are both named {run.card.name}; give one another folder name")
+    out = Path(flag_values.out) if flag_values.out else run.folder / "explained"
+    options = {"masks": flag_values.masks, "method": flag_values.method}
+    if files:
+        written, errors = write_panels(run, other, files, out=out, **options)
+        for path in written:
+            print(f"written: {path}")
+        for error in errors:
+            print(f"not explained: {error}")
+        return 1 if errors else 0
+    pairs, summary = measure(
+        run,
+        other,
+        manifest=flag_values.manifest or run.config.manifest,
+        split=flag_values.split,
+        resamples=flag_values.resamples,
+        seed=flag_values.seed,
+        **options,
+    )
+    print(f"{summary['split']} split, {summary['method']}\n")
+    print(localisation.format_summary(summary))
+    stem = f"localisation_{summary['split']}"
+    write_atomically(out / f"{stem}.csv", pairs.to_csv(index=False).encode())
+    write_atomically(out / f"{stem}.json", (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+    print(f"\nwritten: {out / stem}.csv, {out / stem}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)
