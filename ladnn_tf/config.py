@@ -12,11 +12,18 @@ from ladnn_tf.labels import TASKS
 _SELECT_BY = ("covid_loss", "loss", "auc")
 
 
-def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum=None, maximum=None) -> Any:
-    return dataclasses.field(
-        default=default,
-        metadata={"help": help, "choices": choices, "minimum": minimum, "maximum": maximum},
-    )
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum=None,
+    maximum=None,
+    added_later: bool = False,
+) -> Any:
+    """A setting; `added_later`: older runs lack it, and its default does what they did."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "optional": added_later}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +92,9 @@ class TrainConfig:
     flip: bool = _setting(True, "mirror left and right with probability 0.5")
     brightness: float = _setting(0.0, "largest shift, share of the grey range", minimum=0.0, maximum=1.0)
     contrast: float = _setting(0.0, "largest relative change of contrast", minimum=0.0, maximum=1.0)
+    shift: float = _setting(
+        0.0, "largest displacement, share of the side", minimum=0.0, maximum=0.5, added_later=True
+    )
 
     target_sensitivity: float = _setting(
         0.95, "the card's threshold reaches this sensitivity on validation", minimum=0.01, maximum=1.0
@@ -156,7 +166,11 @@ def read_config(path: str | Path) -> TrainConfig:
         rest = flag_values(["config", f"--flagfile={path}"])[1:]
     except flags.Error as error:
         raise ValueError(f"{path}: {error}; it was written by another version, or changed by hand") from error
-    missing = [field.name for field in dataclasses.fields(TrainConfig) if not flag_values[field.name].present]
+    missing = [
+        field.name
+        for field in dataclasses.fields(TrainConfig)
+        if not flag_values[field.name].present and not field.metadata["optional"]
+    ]
     if rest or missing:
         wrong = f"{rest[0]!r} is no flag" if rest else f"--{missing[0]} is missing"
         raise ValueError(

@@ -8,7 +8,9 @@ counted for each pair of a slice and a lesion that is in it, whether the network
 - inside: the share of the map's heat that lies in the mask, a cell's heat being spread evenly over its pixels;
 - outside_lung: the share of the heat outside the lungs.
 
-Chance is a cell drawn at random from those that overlap a lung.
+Chance is a cell drawn at random from those that overlap a lung. Lesions prefer some places, so a map that is the
+same for every slice does better than chance: the mean map of all slices shows how much better. Only what goes
+beyond it follows the lesion.
 """
 
 import dataclasses
@@ -43,20 +45,21 @@ class Source:
 
 
 def sources(name: str, maps: np.ndarray) -> list[Source]:
-    """The sources of one run: the map of COVID-19 and, of LA-DNN, each lesion's own.
+    """The sources of one run: the map of COVID-19 and, of LA-DNN, each lesion's own; the mean of the first.
 
     Args:
         name: of the run.
         maps: `(N, h, w, 6)`, or `(N, h, w, 1)` of the baseline, from `attention_model`.
 
     Returns:
-        One `Source` or two.
+        Two sources for the baseline, three for LA-DNN.
     """
-    covid = Source(f"{name}, map of {COVID}", maps, dict.fromkeys(LESIONS, 0))
-    if maps.shape[-1] == 1:
-        return [covid]
-    own = {lesion: column for column, lesion in enumerate(LESIONS, start=1)}
-    return [Source(f"{name}, map of the lesion", maps, own), covid]
+    found = [Source(f"{name}, map of {COVID}", maps, dict.fromkeys(LESIONS, 0))]
+    if maps.shape[-1] > 1:
+        own = {lesion: column for column, lesion in enumerate(LESIONS, start=1)}
+        found.insert(0, Source(f"{name}, map of the lesion", maps, own))
+    mean = np.broadcast_to(maps.mean(axis=0), maps.shape)
+    return [*found, Source(f"{name}, the same mean map for all", mean, found[0].columns)]
 
 
 def cell_shares(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

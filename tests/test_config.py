@@ -42,6 +42,12 @@ def test_a_flag_of_another_version_is_named(tmp_path):
         config.read_config(tmp_path / "config.flags")
 
 
+def test_a_run_from_before_there_was_a_shift_had_none(tmp_path):
+    older = TrainConfig(shift=0.2).to_flags().replace("--shift=0.2\n", "")
+    (tmp_path / "config.flags").write_text(older)
+    assert config.read_config(tmp_path / "config.flags") == TrainConfig()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -54,11 +54,18 @@ def test_chance_by_hand():
 
 
 def test_each_lesion_has_its_map_and_the_baseline_one_for_all():
-    own, covid = sources("net", np.zeros((1, 2, 2, 6)))
-    assert own.columns == {"GGO": 1, "Csld": 2, "CrPa": 3, "AirBr": 4, "InSepThi": 5}
+    own, covid, mean = sources("net", np.zeros((1, 2, 2, 6)))
+    assert own.columns == mean.columns == {"GGO": 1, "Csld": 2, "CrPa": 3, "AirBr": 4, "InSepThi": 5}
     assert set(covid.columns.values()) == {0}
-    (baseline,) = sources("base", np.zeros((1, 2, 2, 1)))
-    assert set(baseline.columns.values()) == {0}
+    baseline, mean = sources("base", np.zeros((1, 2, 2, 1)))
+    assert set(baseline.columns.values()) == set(mean.columns.values()) == {0}
+
+
+def test_the_mean_map_is_the_same_for_all_slices():
+    maps = np.zeros((2, 1, 2, 1))
+    maps[0, 0, 0], maps[1, 0, 1] = 4.0, 2.0
+    mean = sources("base", maps)[-1].maps
+    assert mean[..., 0].tolist() == [[[2.0, 1.0]], [[2.0, 1.0]]]
 
 
 @pytest.fixture

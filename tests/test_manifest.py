@@ -372,3 +372,74 @@ def test_real_data_end_to_end(tmp_path, shared_data, capsys):
     assert (frame["covid"].sum(), fixed["covid"].sum()) == (349, 344)
     assert fixed["split"].equals(frame["split"])
     assert "5 in images: a control by its caption" in capsys.readouterr().out
+
+
+SITE = [
+    "a.png,p1,site,train,1,,,,,,Bilateral GGO without consolidation,,,,,",
+    "b.png,p2,site,test,0,,,,,,Consolidation,,,,,",
+    "c.png,p3,site,validation,0,,,,,,The lungs are clear.,normal,,,,",
+    "d.png,p4,site,train,1,,,,,,No pleural effusion.,,,,,",
+    "e.png,p5,site,train,1,,,,,,,,,,,",
+    "f.png,p6,site,train,1,1,,0,,,Consolidation and crazy paving,,,,,",
+]
+
+
+def test_command_fills_lesions_of_an_own_manifest_from_its_reports(tmp_path, capsys):
+    own = _write(tmp_path / "site.csv", SITE)
+    frame = _run(tmp_path, f"--own={own}", "--lesions_from_reports", "--noduplicates")
+    assert frame[list(LESIONS)].fillna(-1).astype(int).to_numpy().tolist() == [
+        [1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [-1, -1, -1, -1, -1],
+        [-1, -1, -1, -1, -1],
+        [1, 1, 0, 0, 0],  # GGO and CrPa were there, and stay although the report contradicts both
+    ]
+    text = capsys.readouterr().out
+    assert "filled in 4 images" in text
+    # Three images without any label, and one that lacked Csld, AirBr and InSepThi.
+    assert "GGO 1 / 2, Csld 2 / 2, CrPa 0 / 3, AirBr 0 / 4, InSepThi 0 / 4" in text
+    assert "1 of these images are no COVID-19" in text
+    assert "left unknown: 1 images: no report\n  left unknown: 1 images: the report names none" in text
+    assert (
+        "contradict the report (kept): 2\n    f.png (p6): GGO is 1, the report says 0\n    f.png (p6): CrPa"
+        in text
+    )
+    assert "Table 1" not in text
+    assert read_manifest(own)[list(LESIONS)].notna().sum().sum() == 2
+    unfilled = _run(tmp_path, f"--own={own}", "--noduplicates")
+    assert unfilled[list(LESIONS)].notna().sum().sum() == 2
+    assert "from reports" not in capsys.readouterr().out
+
+
+def test_command_joins_an_own_manifest_with_a_dataset(tmp_path, folders):
+    own = _write(tmp_path / "site.csv", SITE)
+    frame = _run(tmp_path, f"--own={own}", f"--covid_ct={folders[0]}", "--noduplicates")
+    assert len(frame) == 7 + 6
+    assert frame["split"][7:].tolist() == ["train", "test", "validation", "train", "train", "train"]
+    assert frame["path"][7] == str(tmp_path / "a.png")
+
+
+def test_an_own_manifest_is_not_overwritten_and_its_errors_name_the_row(tmp_path, capsys):
+    own = _write(tmp_path / "site.csv", SITE)
+    before = own.read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["manifest", f"--own={own}", f"--out={tmp_path / 'x' / '..' / 'site.csv'}"])
+    assert stop.value.code == 2
+    assert "are the same file" in capsys.readouterr().err
+    assert own.read_bytes() == before
+    wrong = _write(tmp_path / "wrong.csv", [*SITE, "g.png,p7,site,train,7,,,,,,,,,,,"])
+    with pytest.raises(ValueError, match=r"wrong\.csv, row 8: covid should be"):
+        main(["manifest", f"--own={wrong}", f"--out={tmp_path / 'm.csv'}"])
+
+
+def test_published_labels_stay_and_silent_captions_leave_lesions_unknown(tmp_path, shared_data, capsys):
+    arguments = [f"--covid_ct={shared_data / 'covid-ct'}", "--noduplicates"]
+    plain = _run(tmp_path, *arguments)
+    filled = _run(tmp_path, *arguments, "--lesions_from_reports")
+    known = plain[list(LESIONS)].notna()
+    assert plain[list(LESIONS)].where(known).equals(filled[list(LESIONS)].where(known))
+    controls = filled[filled["image"].str.contains(r"p24-111%[6-9]\.png")]
+    assert len(controls) == 4
+    assert controls[list(LESIONS)].isna().all().all()
+    assert "4 images: the caption describes several controls" in capsys.readouterr().out

@@ -180,12 +180,12 @@ def where(pixels):
 
 def apply(image, draws, **ranges):
     settings = {"scale_min": 1.0, "scale_max": 1.0, "flip": False} | ranges
-    draw = tf.constant([draws], tf.float32)
+    draw = tf.constant([[*draws, *[0.5] * (7 - len(draws))]], tf.float32)  # no shift unless it is given
     return pipeline.augment(tf.constant(image), draw, pipeline.Augmentation(**settings)).numpy()
 
 
 def test_without_ranges_nothing_changes(ten_images):
-    draws = tf.random.stateless_uniform((10, 5), seed=[0, 0])
+    draws = tf.random.stateless_uniform((10, 7), seed=[0, 0])
     np.testing.assert_array_equal(pipeline.augment(ten_images, draws, NO_AUGMENTATION), ten_images)
 
 
@@ -208,6 +208,23 @@ def test_shear_moves_a_row_by_the_tangent_of_the_angle_in_degrees():
     assert where(apply(spot(7, 4), [0, 0.0, 1, 0, 0], shear_degrees=45)) == (7, 7)
     assert where(apply(spot(4, 4), [0, 1.0, 1, 0, 0], shear_degrees=45)) == (4, 4)
     assert math.isclose(math.tan(math.radians(45)), 1.0)
+
+
+def test_shift_moves_by_a_share_of_the_side():
+    """A third of nine pixels: three, right and down at the largest draws, left and up at the smallest."""
+    assert where(apply(spot(4, 3), [0, 0.5, 1, 0, 0, 1.0, 0.5], shift=1 / 3)) == (4, 6)
+    assert where(apply(spot(4, 3), [0, 0.5, 1, 0, 0, 0.5, 0.0], shift=1 / 3)) == (1, 3)
+    # It comes after the others, so that its size does not depend on them: (4, 3) is enlarged to (4, 2) first.
+    assert where(apply(spot(4, 3), [1, 0.5, 1, 0, 0, 1.0, 0.5], shift=1 / 3, scale_max=2.0)) == (4, 5)
+    assert where(apply(spot(4, 3), [0, 0.5, 0, 0, 0, 1.0, 0.5], shift=1 / 3, flip=True)) == (4, 8)
+    assert where(apply(spot(7, 4), [0, 1.0, 1, 0, 0, 0.5, 0.0], shift=1 / 3, shear_degrees=45)) == (4, 1)
+
+
+def test_the_shift_leaves_the_other_draws_as_they_were():
+    draws = pipeline.augmentation_draws(3, tf.constant(2, tf.int64), 50).numpy()
+    np.testing.assert_array_equal(draws[:, :5], tf.random.stateless_uniform((50, 5), seed=[3, 2]))
+    assert 0.3 < draws[:, 5].mean() < 0.7
+    assert np.abs(np.corrcoef(draws.T)[5:, :5]).max() < 0.5
 
 
 def test_brightness_and_contrast_by_hand():

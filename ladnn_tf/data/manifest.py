@@ -3,7 +3,11 @@
     python -m ladnn_tf.data.manifest --covid_ct=DIR --ladnn_d1=DIR --out=FILE
 
 reads the published file formats (`covid_ct.py`, `ladnn_d1.py`) into a manifest. Everything after it reads
-manifests only, so that own data needs no more than such a file. One row is one image:
+manifests only, so that own data needs no more than such a file. `--own=FILE` takes one into another manifest, and
+
+    python -m ladnn_tf.data.manifest --own=FILE --lesions_from_reports --out=FILE
+
+fills its unknown lesions from its reports (`manifest_reports.py`). One row is one image:
 
 | column | is |
 | --- | --- |
@@ -27,7 +31,7 @@ import pandas as pd
 from absl import flags
 
 from ladnn_tf import command
-from ladnn_tf.data import duplicates, manifest_report, sources, splits
+from ladnn_tf.data import duplicates, manifest_report, manifest_reports, sources, splits
 from ladnn_tf.data.covid_ct import correct_labels, read_covid_ct
 from ladnn_tf.data.ladnn_d1 import read_ladnn_d1
 from ladnn_tf.data.manifest_rows import COLUMNS, parse, serialise
@@ -35,7 +39,7 @@ from ladnn_tf.data.published_table import Remark, absolute_folder
 from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import SPLITS
 
-_USAGE = "python -m ladnn_tf.data.manifest --covid_ct=DIR --ladnn_d1=DIR --out=FILE"
+_USAGE = "python -m ladnn_tf.data.manifest --covid_ct=DIR --ladnn_d1=DIR --own=FILE --out=FILE"
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
@@ -101,9 +105,15 @@ def select_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def build_manifest(
-    covid_ct_folder: str | None, ladnn_d1_folder: str | None, *, split: str, seed: int, fix_labels: bool
+    covid_ct_folder: str | None,
+    ladnn_d1_folder: str | None,
+    *,
+    split: str,
+    seed: int,
+    fix_labels: bool,
+    own: str | None = None,
 ) -> tuple[pd.DataFrame, list[Remark], list[Remark]]:
-    """Reads one dataset or both into the rows of one manifest.
+    """Reads one dataset or more into the rows of one manifest.
 
     No patient is in two splits, but a source paper can be: the published split has such papers, and "paper"
     and "patient" do not join them, neither within D0 nor over both datasets, whose patients are not known to
@@ -112,16 +122,18 @@ def build_manifest(
     Args:
         covid_ct_folder: D0, or None.
         ladnn_d1_folder: D1, or None.
-        split: "paper" keeps the published lists of D0; D1, of which none is published, is then split by
-            patient beside it. "patient" and "source" split everything anew by these (`splits.py`).
+        split: "paper" keeps the published lists of D0 and the splits of `own`; D1, of which none is published,
+            is then split by patient beside them. "patient" and "source" split everything anew by these
+            (`splits.py`).
         seed: of a new split.
         fix_labels: whether to apply `covid_ct.LABEL_CORRECTIONS`.
+        own: a manifest of other data, or None.
 
     Returns:
         The rows (`COLUMNS` and `path`), what was mended and what was refused.
 
     Raises:
-        FileNotFoundError, ValueError: as the readers.
+        FileNotFoundError, ValueError: as the readers and `read_manifest`.
     """
     frames, mended, refused = [], [], []
     for folder, read in (
@@ -133,8 +145,10 @@ def build_manifest(
             frames.append(reading.rows)
             mended += reading.mended
             refused += reading.refused
+    if own:
+        frames.append(read_manifest(own).drop(columns="row"))
     if not frames:
-        raise ValueError("no dataset was given; expected the folder of COVID-CT, of LA-DNN's D1, or both")
+        raise ValueError("no dataset was given; expected COVID-CT, LA-DNN's D1, a manifest, or several of them")
     frame = pd.concat(frames, ignore_index=True)
     if fix_labels:
         frame, corrected = correct_labels(frame)
@@ -157,13 +171,20 @@ def main(argv: list[str]) -> int:
     flag_values = _define_flags()
     command.parse(flag_values, argv, _USAGE)
 
+    if flag_values.own and Path(flag_values.own).resolve() == Path(flag_values.out).resolve():
+        command.usage_error(
+            f"--own and --out are the same file, {flag_values.own}; give --out another name", _USAGE
+        )
     frame, mended, refused = build_manifest(
         flag_values.covid_ct,
         flag_values.ladnn_d1,
         split=flag_values.split,
         seed=flag_values.seed,
         fix_labels=flag_values.fix_labels,
+        own=flag_values.own,
     )
+    if flag_values.lesions_from_reports:
+        frame, filling = manifest_reports.fill_lesions(frame)
     write_manifest(frame, flag_values.out)
     print(manifest_report.remarks(mended, "mended"))
     print(manifest_report.remarks(refused, "refused"))
@@ -171,8 +192,11 @@ def main(argv: list[str]) -> int:
         pairs = duplicates.near_duplicates(frame, flag_values.max_distance)
         print(manifest_report.duplicates(pairs, phantoms=(frame["source"] == sources.PHANTOMS).any()))
     print(manifest_report.shared_papers(splits.papers_in_several_splits(frame)))
-    print(manifest_report.table1(frame))
+    if flag_values.covid_ct or flag_values.ladnn_d1:
+        print(manifest_report.table1(frame))
     print(manifest_report.lesions(frame))
+    if flag_values.lesions_from_reports:
+        print(manifest_reports.summary(filling))
     if flag_values.split == "paper" and flag_values.ladnn_d1:
         print("\nD1 has no published split: its patients were split 60/15/25 by --seed.")
     print(f"\n{len(frame)} images in {Path(flag_values.out).absolute()}")
@@ -186,14 +210,20 @@ def _define_flags() -> flags.FlagValues:
         "covid_ct", None, "folder of COVID-CT with LA-DNN's annotation (D0)", flag_values=flag_values
     )
     flags.DEFINE_string("ladnn_d1", None, "folder of LA-DNN's own data (D1)", flag_values=flag_values)
+    flags.DEFINE_string(
+        "own",
+        None,
+        "manifest of your own data to take in; columns that are no manifest's are left out",
+        flag_values=flag_values,
+    )
     flags.DEFINE_string("out", None, "manifest to write (CSV)", required=True, flag_values=flag_values)
     flags.DEFINE_enum(
         "split",
         "paper",
         ["paper", "patient", "source"],
-        "paper: the published lists (D1, which has none, is split by patient beside them); patient: a new"
-        " 60/15/25 split grouped by patient; source: the same grouped by source paper, so that none is in two"
-        " splits",
+        "paper: the published lists, and that of --own (D1, which has none, is split by patient beside them);"
+        " patient: a new 60/15/25 split grouped by patient; source: the same grouped by source paper, so that none"
+        " is in two splits",
         flag_values=flag_values,
     )
     flags.DEFINE_integer("seed", 0, "seed of a new split", lower_bound=0, flag_values=flag_values)
@@ -201,6 +231,12 @@ def _define_flags() -> flags.FlagValues:
         "fix_labels",
         False,
         "make the five controls that D0 labels positive negative",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_boolean(
+        "lesions_from_reports",
+        False,
+        "fill unknown lesions from the reports (English); labels that are there stay",
         flag_values=flag_values,
     )
     flags.DEFINE_boolean(
@@ -217,9 +253,9 @@ def _define_flags() -> flags.FlagValues:
         flag_values=flag_values,
     )
     flags.register_multi_flags_validator(
-        ["covid_ct", "ladnn_d1"],
-        lambda values: bool(values["covid_ct"] or values["ladnn_d1"]),
-        message="give --covid_ct, --ladnn_d1 or both",
+        ["covid_ct", "ladnn_d1", "own"],
+        lambda values: any(values.values()),
+        message="give --covid_ct, --ladnn_d1 or both, or --own",
         flag_values=flag_values,
     )
     return flag_values

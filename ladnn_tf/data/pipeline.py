@@ -31,6 +31,7 @@ class Augmentation:
         flip: mirror left and right, with probability 0.5.
         brightness: the largest shift, as a share of the grey range (0.1 is 25.5 levels).
         contrast: the largest relative change about the image's own mean (0.1 is 0.9 to 1.1 times).
+        shift: the largest displacement across and down, each to either side, as a share of the side.
     """
 
     scale_min: float = 0.8
@@ -39,11 +40,13 @@ class Augmentation:
     flip: bool = True
     brightness: float = 0.0
     contrast: float = 0.0
+    shift: float = 0.0
 
 
 _WORKERS = os.cpu_count() or 1
 _BATCHES_AHEAD = 2
 _DRAWS = 5  # scale, shear, flip, brightness, contrast
+_SHIFT_DRAWS = 2  # across, down; drawn apart, so that those above are as they were before there was a shift
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -170,8 +173,11 @@ def targets(frame: pd.DataFrame, lesion_targets: str = "positives") -> dict[str,
 
 
 def augmentation_draws(seed: int, epoch: tf.Tensor, rows: int) -> tf.Tensor:
-    """The random numbers of one epoch: `(rows, 5)` float32 in [0, 1), a function of (seed, epoch, row) alone."""
-    return tf.random.stateless_uniform((rows, _DRAWS), seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
+    """The random numbers of one epoch: `(rows, 7)` float32 in [0, 1), a function of (seed, epoch, row) alone."""
+    key = tf.constant(seed, tf.int64)
+    draws = tf.random.stateless_uniform((rows, _DRAWS), seed=tf.stack([key, epoch]))
+    shifts = tf.random.stateless_uniform((rows, _SHIFT_DRAWS), seed=tf.stack([key + 2, epoch]))
+    return tf.concat([draws, shifts], axis=-1)
 
 
 def epoch_order(seed: int, epoch: tf.Tensor, rows: int) -> tf.Tensor:
@@ -181,11 +187,13 @@ def epoch_order(seed: int, epoch: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 def augment(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Applies one random affine map (scale, shear, flip; bilinear, black outside) and grey-value change per image.
+    """Applies one random affine map and one change of grey values per image.
+
+    The map is scale, shear, flip and shift together, bilinear, black outside.
 
     Args:
         images: `(B, S, S, 3)` uint8.
-        draws: `(B, 5)` float32 in [0, 1), one row of `augmentation_draws` per image.
+        draws: `(B, 7)` float32 in [0, 1), one row of `augmentation_draws` per image.
         augmentation: the ranges.
 
     Returns:
@@ -193,23 +201,25 @@ def augment(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> 
     """
     a = augmentation
     pixels = tf.cast(images, tf.float32)
-    scale_draw, shear_draw, flip_draw, brightness_draw, contrast_draw = tf.unstack(draws, axis=-1)
-    if a.scale_min != 1.0 or a.scale_max != 1.0 or a.shear_degrees or a.flip:
+    scale_draw, shear_draw, flip_draw, brightness_draw, contrast_draw, *shift_draws = tf.unstack(draws, axis=-1)
+    if a.scale_min != 1.0 or a.scale_max != 1.0 or a.shear_degrees or a.flip or a.shift:
         scale = a.scale_min + (a.scale_max - a.scale_min) * scale_draw
         shear = tf.tan((2.0 * shear_draw - 1.0) * (a.shear_degrees * np.pi / 180.0))
         mirror = tf.where(flip_draw < 0.5, -1.0, 1.0) if a.flip else tf.ones_like(flip_draw)
         # The operation maps output pixels to input pixels about the corner; the centre is to stay in place.
-        centre = (tf.cast(tf.shape(pixels)[1], tf.float32) - 1.0) / 2.0
+        side = tf.cast(tf.shape(pixels)[1], tf.float32)
+        centre = (side - 1.0) / 2.0
+        across, down = ((2.0 * draw - 1.0) * a.shift * side for draw in shift_draws)
         x_from_x, x_from_y, y_from_y = mirror / scale, shear / scale, 1.0 / scale
         zero = tf.zeros_like(scale)
         transforms = tf.stack(
             [
                 x_from_x,
                 x_from_y,
-                centre * (1.0 - x_from_x - x_from_y),
+                centre * (1.0 - x_from_x - x_from_y) - x_from_x * across - x_from_y * down,
                 zero,
                 y_from_y,
-                centre * (1.0 - y_from_y),
+                centre * (1.0 - y_from_y) - y_from_y * down,
                 zero,
                 zero,
             ],
