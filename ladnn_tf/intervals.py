@@ -162,6 +162,34 @@ def paired_bootstrap(
     return differences
 
 
+def patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields image weights: how often each image's patient was drawn.
+
+    Args:
+        patients: (n,) the patient of each image, any type that can be compared.
+        resamples: number of resamples, at least 1.
+        seed: of the resamples; equal seeds and patients draw the same patients.
+
+    Yields:
+        (part of the resamples, n) float64, so many rows at once as fit into little memory.
+
+    Raises:
+        ValueError: if there is no image, or `resamples` is out of range.
+    """
+    patients = np.asarray(patients)
+    if not len(patients):
+        raise ValueError("a bootstrap over patients needs at least one image, got none")
+    if resamples < 1:
+        raise ValueError(f"the number of resamples should be at least 1, got {resamples}")
+    names, patient_of_image = np.unique(patients, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _WEIGHTS_AT_ONCE // len(patients))
+    equal = np.full(len(names), 1 / len(names))
+    for start in range(0, resamples, at_once):
+        drawn = generator.multinomial(len(names), equal, size=min(at_once, resamples - start))
+        yield drawn[:, patient_of_image].astype(np.float64)
+
+
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Returns Wilson's score interval (1927) of a share, which is sound at 0, at 1 and for small n.
 
@@ -192,24 +220,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
 def _resampled(patients: ArrayLike, statistic: Statistic, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """Returns the statistic's values in all resamples, (resamples,) each."""
-    parts = [statistic(weights) for weights in _patient_weights(patients, resamples, seed)]
+    parts = [statistic(weights) for weights in patient_weights(patients, resamples, seed)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields image weights (part of the resamples, n): how often each image's patient was drawn."""
-    patients = np.asarray(patients)
-    if not len(patients):
-        raise ValueError("a bootstrap over patients needs at least one image, got none")
-    if resamples < 1:
-        raise ValueError(f"the number of resamples should be at least 1, got {resamples}")
-    names, patient_of_image = np.unique(patients, return_inverse=True)
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _WEIGHTS_AT_ONCE // len(patients))
-    equal = np.full(len(names), 1 / len(names))
-    for start in range(0, resamples, at_once):
-        drawn = generator.multinomial(len(names), equal, size=min(at_once, resamples - start))
-        yield drawn[:, patient_of_image].astype(np.float64)
 
 
 def _percentiles(samples: np.ndarray, level: float) -> tuple[float, float] | tuple[None, None]:

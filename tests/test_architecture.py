@@ -70,6 +70,13 @@ LAYERS = {
     "evaluate": 9,
     "predict": 9,
     "localisation": 1,
+    "curves": 1,
+    "figures_manifest": 2,
+    "figures_runs": 9,
+    "figures_training": 9,
+    "figures_curves": 10,
+    "figures_lesions": 10,
+    "figures": 11,
     "explain_panel": 5,
     "explain": 9,
 }
