@@ -13,7 +13,9 @@ from ladnn_tf.models.backbones import BACKBONES
 from ladnn_tf.models.ladnn import BATCH_NORM_MOMENTUM, PRECISIONS
 from ladnn_tf.models.weights import NORMALISATIONS
 
-CONFIGS = sorted((REPOSITORY / "configs").glob("*.flags"))
+CONFIGS = sorted(  # of trainings; the others are of grids (test_experiments.py)
+    path for path in (REPOSITORY / "configs").glob("*.flags") if not path.name.startswith("table2")
+)
 
 
 def parse(*arguments):
