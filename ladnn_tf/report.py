@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ladnn_tf import calibration, intervals, metrics
+from ladnn_tf.data.sources import OTHER_SOURCES, pooled_sources
 from ladnn_tf.labels import COVID, LESIONS
 
 SMALLEST_SOURCE = 10
 """Sources with fewer images than this are pooled as `OTHER_SOURCES`."""
-
-OTHER_SOURCES = "other"
 
 AGE_BANDS = {"0 to 39": (0, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
 """Bands of age in years: from, inclusive, to below."""
@@ -81,7 +80,7 @@ def evaluate_predictions(
         "subgroups": {
             name: _evaluate_groups(test, groups, threshold, options)
             for name, groups in (
-                ("source", _source_groups(test["source"])),
+                ("source", pooled_sources(test["source"], SMALLEST_SOURCE)),
                 ("sex", test["sex"].replace("", np.nan)),
                 ("age", _age_bands(test["age"])),
             )
@@ -273,14 +272,6 @@ def _bootstrap_probabilities(
         lambda weights: metrics.probability_metrics(labels, probabilities, weights),
         **options,
     )
-
-
-def _source_groups(sources: pd.Series) -> pd.Series:
-    """Returns the dataset and source paper of each image, `covid_ct/20040782`, the small ones pooled."""
-    known = sources.where(sources != "")
-    papers = known.map(lambda source: "/".join(source.split("/")[:2]), na_action="ignore")
-    sizes = papers.map(papers.value_counts())
-    return papers.mask(sizes < SMALLEST_SOURCE, OTHER_SOURCES)
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:

@@ -9,6 +9,9 @@ import pandas as pd
 PHANTOMS = "covid_ct/phantom"
 """The source of phantoms, which are drawn and not scanned."""
 
+OTHER_SOURCES = "other"
+"""The name of small sources together."""
+
 ARCHIVES = frozenset(
     {
         "crawled",
@@ -32,3 +35,18 @@ def papers(frame: pd.DataFrame) -> pd.Series:
     """
     name = frame["source"].str.split("/", n=1).str[-1]
     return name.mask(name.isin(ARCHIVES), "").rename("paper")
+
+
+def pooled_sources(sources: pd.Series, smallest: int) -> pd.Series:
+    """The dataset and paper of each image, `covid_ct/20040782`.
+
+    Args:
+        sources: a manifest's column `source`.
+        smallest: papers of fewer images than this become `OTHER_SOURCES`.
+
+    Returns:
+        str, NaN where the source is empty.
+    """
+    known = sources.where(sources != "")
+    names = known.map(lambda source: "/".join(source.split("/")[:2]), na_action="ignore")
+    return names.mask(names.map(names.value_counts()) < smallest, OTHER_SOURCES)
