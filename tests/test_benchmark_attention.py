@@ -22,19 +22,26 @@ def test_report_of_made_up_timings():
     assert lines[6].endswith("30.0 (30.0 to 40.0)")
 
 
-def test_everybody_has_a_turn_in_each_round_and_the_order_turns_round():
+def test_everybody_has_turns_in_each_round_and_the_order_turns_round():
     order = []
     functions = {name: lambda name=name: order.append(name) for name in "abc"}
-    timings = attention.take_turns(functions, 3)
-    assert "".join(order) == "abccbaabc"
-    assert {name: len(seconds) for name, seconds in timings.items()} == {"a": 3, "b": 3, "c": 3}
+    timings = attention.take_turns(functions, 2, {"a": 3, "b": 3, "c": 1})
+    assert "".join(order) == "abcbaab" * 2
+    assert {name: len(seconds) for name, seconds in timings.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_the_time_of_a_round_is_that_of_a_call(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(attention.time, "perf_counter", lambda: float(next(clock)))
+    timings = attention.take_turns({"a": lambda: next(clock), "b": lambda: None}, 2, {"a": 3, "b": 1})
+    assert timings == {"a": [2.0, 2.0], "b": [1.0, 1.0]}
 
 
 def test_command_on_the_tiny_trunk(tiny_backbone, capsys):
-    arguments = [f"--backbone={tiny_backbone}", "--image_size=32", "--batch_size=2", "--rounds=2"]
+    arguments = [f"--backbone={tiny_backbone}", "--image_size=32", "--batch_size=2", "--rounds=2", "--calls=2"]
     assert attention.main(["attention", *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "tiny: 6 maps of 2 x 32 x 32 pixels, 2 rounds" in printed
+    assert "tiny: 6 maps of 2 x 32 x 32 pixels, 2 rounds of 2 calls" in printed
     assert "tf-keras-vis / logits and maps" in printed
 
 
