@@ -29,6 +29,7 @@ quickstart: venv data/phantoms.csv
 	@echo "data:    data/phantoms (images, masks, annotations), data/phantoms.csv (manifest)"
 	@echo "run:     runs/quickstart (model.keras, card.json, metrics.json, predictions, TensorBoard)"
 	@echo "next:    $(VENV)/bin/python -m ladnn_tf.predict --run=runs/quickstart data/phantoms/images/CT_COVID/*1.png"
+	@echo "         $(VENV)/bin/python -m ladnn_tf.explain --run=runs/quickstart --masks=data/phantoms/masks data/phantoms/images/CT_COVID/phantom-covid_1-*.png"
 
 lint: venv
 	$(VENV)/bin/ruff check .
