@@ -39,7 +39,7 @@ def contenders(model: keras.Model, images: np.ndarray) -> dict[str, Callable[[],
         images: `(B, S, S, 3)` float32 in [0, 255].
 
     Returns:
-        By name. `MAPS` returns `(B, h, w, 6)`, `REFERENCE` the same, both raw.
+        By name. `MAPS` returns raw maps `(B, h, w, 6)`, `REFERENCE` the same stretched to [0, 1].
     """
     batch = tf.constant(images)
     logits, with_maps = logits_model(model), attention_model(model)

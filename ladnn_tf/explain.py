@@ -12,69 +12,25 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from ladnn_tf import command, drawing, explain_panel, localisation, metrics, runs
+from ladnn_tf import command, drawing, explain_panel, localisation, runs
 from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.data import pipeline, preprocess
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.explain_panel import Explanation
 from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, LESIONS, SPLITS
+from ladnn_tf.lesion_thresholds import lesion_thresholds
 from ladnn_tf.models.attention import METHODS, attention_model
 
 USAGE = (
     "python -m ladnn_tf.explain --run=runs/NAME [--compare_run=runs/BASELINE] [--out=DIR] FILE...\n"
     "       python -m ladnn_tf.explain --run=runs/NAME [--compare_run=runs/BASELINE] --masks=DIR [--split=test]"
 )
-DEFAULT_LESION_THRESHOLD = 0.5
-_FEWEST = 5
 _BATCH = 32
 
 
-def lesion_thresholds(run: runs.Run) -> dict[str, float]:
-    """The probability from which each lesion counts as found.
-
-    It is chosen on the run's validation predictions: the highest threshold with the largest sensitivity plus
-    specificity (Youden 1950) over the images whose label is known; those without COVID-19 count as known to have
-    none where the run learnt them so (`--lesion_targets=all`). Where fewer than five images have the lesion, or
-    have it not, nothing can be chosen and it is 0.5; so it is on COVID-CT for three lesions.
-
-    Args:
-        run: whose `predictions_validation.csv` is read.
-
-    Returns:
-        By lesion, in [0, 1]; empty for the baseline.
-
-    Raises:
-        ValueError: if there are no validation predictions.
-    """
-    if run.card.task == "baseline":
-        return {}
-    table = runs.read_predictions(run.folder, "validation")
-    targets = pipeline.targets(table, run.config.lesion_targets)["lesions"]
-    thresholds = {}
-    for lesion, labels in zip(LESIONS, targets.T, strict=True):
-        known = labels != pipeline.UNKNOWN
-        enough = min((labels == 1).sum(), (labels == 0).sum()) >= _FEWEST
-        probabilities = table[f"{lesion}_probability"].to_numpy()
-        thresholds[lesion] = _youden(labels[known], probabilities[known]) if enough else DEFAULT_LESION_THRESHOLD
-    return thresholds
-
-
-def _youden(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The middle between the lowest probability that is to count and the next lower one."""
-    levels = np.unique(probabilities)[::-1]
-    ones = np.ones((1, len(labels)))
-    gains = []
-    for level in levels:
-        decided = metrics.threshold_metrics(labels, probabilities, level, ones)
-        gains.append(decided["sensitivity"][0] + decided["specificity"][0])
-    best = int(np.argmax(gains))
-    lower = levels[best + 1] if best + 1 < len(levels) else levels[best]
-    return float((levels[best] + lower) / 2)
-
-
 def explain(
-    run: runs.Run, files: Sequence[str | Path], *, method: str = "gradcam++", thresholds: Mapping[str, float]
+    run: runs.Run, files: Sequence[str | Path], *, method: str = "gradcam++"
 ) -> list[Explanation | preprocess.ImageError]:
     """Predicts image files and computes their maps, one answer per file, in order.
 
@@ -82,20 +38,27 @@ def explain(
         run: the model and its card.
         files: PNG or JPEG files.
         method: one of `attention.METHODS`.
-        thresholds: from `lesion_thresholds`.
 
     Returns:
         Per file an `Explanation`, or the error of a file that cannot be read.
+
+    Raises:
+        ValueError: as `lesion_thresholds`.
     """
     model = attention_model(run.model, method)
+    thresholds = lesion_thresholds(run)
     answers = []
     for start in range(0, len(files), _BATCH):
-        answers += _explain_batch(model, run, files[start : start + _BATCH], thresholds)
+        answers += _explain_batch(model, run, files[start : start + _BATCH], *thresholds)
     return answers
 
 
 def _explain_batch(
-    model, run: runs.Run, files: Sequence[str | Path], thresholds: Mapping[str, float]
+    model,
+    run: runs.Run,
+    files: Sequence[str | Path],
+    thresholds: Mapping[str, float],
+    not_chosen: tuple[str, ...],
 ) -> list[Explanation | preprocess.ImageError]:
     answers, images = {}, {}
     for number, file in enumerate(files):
@@ -107,12 +70,16 @@ def _explain_batch(
         outputs = runs.predict_logits(model, np.stack(list(images.values())))
         for row, number in enumerate(images):
             one = {name: values[row] for name, values in outputs.items()}
-            answers[number] = _explanation(run, Path(files[number]), one, thresholds)
+            answers[number] = _explanation(run, Path(files[number]), one, thresholds, not_chosen)
     return [answers[number] for number in range(len(files))]
 
 
 def _explanation(
-    run: runs.Run, file: Path, outputs: Mapping[str, np.ndarray], thresholds: Mapping[str, float]
+    run: runs.Run,
+    file: Path,
+    outputs: Mapping[str, np.ndarray],
+    thresholds: Mapping[str, float],
+    not_chosen: tuple[str, ...],
 ) -> Explanation | preprocess.ImageError:
     if not all(np.isfinite(values).all() for values in outputs.values()):
         return preprocess.ImageError(f"{file}: the model gives no finite number for this image")
@@ -128,8 +95,17 @@ def _explanation(
         caveat = "Lesions are not shown: they were learnt on COVID-19 images alone, and this call is negative."
         found = ()
     maps = {label: outputs["attention"][..., column] for column, label in enumerate(labels)}
-    all_thresholds = {COVID: run.card.threshold, **thresholds}
-    return Explanation(run.card.name, file, probabilities, positive, all_thresholds, found, maps, caveat)
+    return Explanation(
+        run=run.card.name,
+        file=file,
+        probabilities=probabilities,
+        positive=positive,
+        thresholds={COVID: run.card.threshold, **thresholds},
+        not_chosen=not_chosen,
+        found=found,
+        maps=maps,
+        caveat=caveat,
+    )
 
 
 def write_panels(
@@ -140,45 +116,62 @@ def write_panels(
     out: Path,
     masks: str | None = None,
     method: str = "gradcam++",
-) -> tuple[list[Path], list[str]]:
-    """Explains files and writes a panel for each, `<out>/<name of the file>.png`.
+) -> tuple[dict[str, Path], list[str]]:
+    """Explains files and writes a panel for each, `<out>/<its folder>_<its name>.png`.
 
     Args:
         run: the run.
         other: another to set beside it, or None.
-        files: PNG or JPEG files; of two with the same name the second gets a number.
+        files: PNG or JPEG files; of two whose panels had one name the second gets a number.
         out: folder of the panels.
         masks: folder of lesion masks, whose outlines are drawn; or None.
         method: one of `attention.METHODS`.
 
     Returns:
-        The panels written, and the errors of the files that could not be read.
+        The panel of each file that was explained, and the errors of the others.
+
+    Raises:
+        ValueError: if a panel would replace one of the files, or as `explain`.
     """
-    thresholds = lesion_thresholds(run)
-    ours = explain(run, files, method=method, thresholds=thresholds)
-    theirs = [None] * len(files)
-    if other:
-        theirs = explain(other, files, method=method, thresholds=lesion_thresholds(other))
-    written, errors, names = [], [], set()
-    for file, mine, their in zip(files, ours, theirs, strict=True):
-        unreadable = [each for each in (mine, their) if isinstance(each, preprocess.ImageError)]
-        if unreadable:
-            errors.append(str(unreadable[0]))
+    panels = panel_paths(files, out)
+    ours = explain(run, files, method=method)
+    theirs = explain(other, files, method=method) if other else [None] * len(files)
+    written, errors = {}, []
+    for file, panel, mine, their in zip(files, panels, ours, theirs, strict=True):
+        try:
+            for each in (mine, their):
+                if isinstance(each, preprocess.ImageError):
+                    raise each
+            outlines = localisation.lesion_masks(masks, file) if masks else None
+            figure = explain_panel.draw(preprocess.decode(Path(file).read_bytes()), mine, their, outlines)
+        except ValueError as error:
+            errors.append(str(error))
             continue
-        outlines = localisation.lesion_masks(masks, file) if masks else None
-        pixels = preprocess.decode(Path(file).read_bytes())
-        figure = explain_panel.draw(pixels, mine, their, outlines)
-        written += drawing.save(figure, out / _free_name(Path(file).stem, names), ["png"])
+        drawing.save(figure, panel.with_suffix(""), ["png"])
+        written[str(file)] = panel
     return written, errors
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}"
-    taken.add(name)
-    return name
+def panel_paths(files: Sequence[str | Path], out: Path) -> list[Path]:
+    """Where the panels of files are written: names that tell patients apart whose files have the same names.
+
+    Raises:
+        ValueError: if a panel would replace one of the files.
+    """
+    names, panels = set(), []
+    for file in map(Path, files):
+        stem = f"{file.absolute().parent.name}_{file.stem}".replace(".", "_")
+        name, number = stem, 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.add(name)
+        panels.append(out / f"{name}.png")
+    given = {Path(file).resolve() for file in files}
+    for panel in panels:
+        if panel.resolve() in given:
+            raise ValueError(f"the panel {panel} would replace a slice of that name; give another --out")
+    return panels
 
 
 def measure(
@@ -208,20 +201,25 @@ def measure(
         The pairs and their summary.
 
     Raises:
-        ValueError: if manifest, images or masks cannot be read, or both runs have the same name.
+        ValueError: if manifest, images or masks cannot be read.
     """
     frame = select_split(read_manifest(manifest), split)
+    localisation.check_folder(masks)
     pipeline.verify_images(frame)
     sources = []
     for each in filter(None, (run, other)):
         images = pipeline.load_images(frame, each.card.image_size)
         maps = runs.predict_logits(attention_model(each.model, method), images)["attention"]
         sources += localisation.sources(each.card.name, maps)
-        if file_sha256(manifest) == each.card.manifest["sha256"]:
-            runs.count_look(each, split)
     pairs = localisation.measure(frame, sources, masks)
     summary = localisation.summarise(pairs, resamples=resamples, seed=seed)
-    return pairs, {"split": split, "method": method, "manifest": str(manifest), **summary}
+    data = {"file": Path(manifest).name, "sha256": file_sha256(manifest)}
+    models = {}
+    for each in filter(None, (run, other)):
+        models[each.card.name] = each.card.model_sha256
+        if data["sha256"] == each.card.manifest["sha256"]:
+            runs.count_look(each, split)
+    return pairs, {"split": split, "method": method, "manifest": data, "model_sha256": models, **summary}
 
 
 def main(argv: list[str]) -> int:
@@ -248,15 +246,21 @@ def main(argv: list[str]) -> int:
     options = {"masks": flag_values.masks, "method": flag_values.method}
     if files:
         written, errors = write_panels(run, other, files, out=out, **options)
-        for path in written:
-            print(f"written: {path}")
+        for file, panel in written.items():
+            print(f"{file}: {panel}")
         for error in errors:
             print(f"not explained: {error}")
         return 1 if errors else 0
+    manifest = flag_values.manifest or run.config.manifest
+    if not flag_values.out and file_sha256(manifest) != run.card.manifest["sha256"]:
+        raise ValueError(
+            f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
+            "that its figures are kept apart"
+        )
     pairs, summary = measure(
         run,
         other,
-        manifest=flag_values.manifest or run.config.manifest,
+        manifest=manifest,
         split=flag_values.split,
         resamples=flag_values.resamples,
         seed=flag_values.seed,
@@ -264,7 +268,8 @@ def main(argv: list[str]) -> int:
     )
     print(f"{summary['split']} split, {summary['method']}\n")
     print(localisation.format_summary(summary))
-    stem = f"localisation_{summary['split']}"
+    against = f"_{other.card.name}" if other else ""
+    stem = f"localisation_{summary['split']}_{summary['method']}{against}"
     write_atomically(out / f"{stem}.csv", pairs.to_csv(index=False).encode())
     write_atomically(out / f"{stem}.json", (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
     print(f"\nwritten: {out / stem}.csv, {out / stem}.json")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from ladnn_tf import drawing
@@ -31,6 +32,7 @@ class Explanation:
         probabilities: of each label, in [0, 1]; COVID-19's is calibrated. The baseline has no lesions.
         positive: whether COVID-19 reaches its threshold.
         thresholds: of each label, from which it is called or counts as found.
+        not_chosen: the lesions whose threshold is not of validation but 0.5.
         found: the lesions that reach their thresholds.
         maps: `(h, w)` raw map of each label.
         caveat: why the lesions mean nothing here, or empty.
@@ -41,6 +43,7 @@ class Explanation:
     probabilities: dict[str, float]
     positive: bool
     thresholds: dict[str, float]
+    not_chosen: tuple[str, ...]
     found: tuple[str, ...]
     maps: dict[str, np.ndarray]
     caveat: str = ""
@@ -102,20 +105,22 @@ def draw(
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(_title(explanation), fontsize=9)
     figure.supxlabel(_notes(explanation, other, 38 * columns), fontsize=7)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a file may be called `$1.png`
     return figure
 
 
 def _draw_side(map_axes: Axes, overlay_axes: Axes, pixels: np.ndarray, side: Explanation, label: str) -> None:
-    if label not in side.maps:
-        map_axes.text(0.5, 0.5, f"{side.run}\nhas no lesion output", ha="center", va="center", fontsize=8)
+    if label not in side.maps or (label != COVID and side.caveat):
+        why = "has no lesion output" if label not in side.maps else "called negative:\nits lesions are not shown"
+        map_axes.text(0.5, 0.5, f"{_plain(side.run, 34)}\n{why}", ha="center", va="center", fontsize=8)
         return
     heat = enlarged(side.maps[label], *pixels.shape[:2])
     map_axes.imshow(heat, cmap=drawing.HEAT, vmin=0, vmax=1)
     overlay_axes.imshow(pixels)
     overlay_axes.imshow(heat, cmap=drawing.HEAT, vmin=0, vmax=1, alpha=_OVERLAY * heat)
-    map_axes.set_title(_shortened(side.run, 34), fontsize=8)
-    probability, threshold = side.probabilities[label], side.thresholds[label]
-    overlay_axes.set_title(f"{_label_name(label)} {probability:.2f} (from {threshold:.2f})", fontsize=8)
+    map_axes.set_title(_plain(side.run, 34), fontsize=8)
+    overlay_axes.set_title(f"{_label_name(label)} {_value(side, label)}", fontsize=8)
     if not side.maps[label].any():
         map_axes.text(
             0.5, 0.5, "nothing speaks for it", color="white", ha="center", fontsize=8, transform=map_axes.transAxes
@@ -130,6 +135,13 @@ def _outline(axes: Axes, mask: np.ndarray, shape: tuple[int, ...]) -> None:
     axes.contour(x, y, mask.astype(float), levels=[0.5], colors=[_OUTLINE], linewidths=0.8)
 
 
+def _value(side: Explanation, label: str) -> str:
+    """`0.82 (from 0.40)`, with as many digits as it takes to see on which side of the threshold it is."""
+    probability, threshold = side.probabilities[label], side.thresholds[label]
+    digits = next((n for n in (2, 3, 4) if f"{probability:.{n}f}" != f"{threshold:.{n}f}"), 5)
+    return f"{probability:.{digits}f} (from {threshold:.{digits}f})"
+
+
 def _label_name(label: str) -> str:
     return "COVID-19" if label == COVID else label
 
@@ -141,8 +153,9 @@ def _slice_title(label: str, outlined: bool) -> str:
 
 def _title(explanation: Explanation) -> str:
     call = "positive" if explanation.positive else "negative"
-    file = _shortened(explanation.file.name, _NAME_CHARACTERS)
-    return f"{file}\n{_shortened(explanation.run, 40)}: called COVID-19 {call}"
+    file = explanation.file.absolute()
+    name = _plain(f"{file.parent.name}/{file.name}", _NAME_CHARACTERS)
+    return f"{name}\n{_plain(explanation.run, 40)}: called COVID-19 {call}"
 
 
 def _notes(explanation: Explanation, other: Explanation | None, characters: int) -> str:
@@ -152,11 +165,17 @@ def _notes(explanation: Explanation, other: Explanation | None, characters: int)
     elif explanation.has_lesions:
         shown = [f"{name} {explanation.probabilities[lesion]:.2f}" for lesion, name in LESION_NAMES.items()]
         notes.append(("Lesions: " if explanation.found else "No lesion found: ") + ", ".join(shown) + ".")
+        if explanation.not_chosen:
+            names = ", ".join(LESION_NAMES[lesion] for lesion in explanation.not_chosen)
+            notes.append(f"Found from 0.5, as validation gives no threshold: {names}.")
     if other is not None:
-        notes.append(f"{other.run}: called COVID-19 {'positive' if other.positive else 'negative'}.")
+        call = "positive" if other.positive else "negative"
+        notes.append(f"{_plain(other.run, 40)}: called COVID-19 {call}.")
     notes.append("A map shows where the network looked, not where a lesion is. For research use only.")
     return "\n".join(line for note in notes for line in textwrap.wrap(note, characters))
 
 
-def _shortened(text: str, characters: int) -> str:
+def _plain(text: str, characters: int) -> str:
+    """A name with a question mark for what the font lacks, and not too long."""
+    text = text.encode("latin-1", "replace").decode("latin-1")
     return text if len(text) <= characters else f"{text[: characters - 3]}..."

@@ -115,33 +115,50 @@ def measure_chance(lesion: np.ndarray, lung: np.ndarray) -> dict[str, float]:
     }
 
 
+def check_folder(folder: str | Path) -> Path:
+    """Returns the folder of masks.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder of masks {folder} (looked for from {Path.cwd()})")
+    return Path(folder)
+
+
 def read_mask(path: Path) -> np.ndarray:
     """Reads a mask: `(H, W)` bool, true where the picture is not black.
 
     Raises:
-        ValueError: if the file is missing or no picture.
+        ValueError: if the file is missing or no picture, or is transparent in places, so that black and
+            transparent could both mean "not here".
     """
     try:
         with Image.open(path) as image:
+            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+                raise ValueError(f"the mask {path} has transparent places; save it as black and white")
             return np.asarray(image.convert("L")) > 0
     except OSError as error:
         raise ValueError(f"the mask {path} cannot be read ({error})") from error
 
 
 def lesion_masks(folder: str | Path, image: str | Path) -> dict[str, np.ndarray]:
-    """The masks of a slice's lesions: `<folder>/<lesion>/<name of the image>.png`, only those there are.
+    """The masks of a slice's lesions: `<folder>/<lesion>/<name of the image>.png`.
+
+    Args:
+        folder: of the masks.
+        image: path of the slice; its name without the suffix counts.
 
     Returns:
-        `(H, W)` bool by lesion.
+        `(H, W)` bool by lesion. A lesion without a file, or with one that is black throughout, is not there.
 
     Raises:
-        ValueError: if the folder is missing, or a mask is no picture.
+        ValueError: if the folder is missing, or a mask cannot be read.
     """
-    folder, name = Path(folder), f"{Path(image).stem}.png"
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder of masks {folder} (looked for from {Path.cwd()})")
+    folder, name = check_folder(folder), f"{Path(image).stem}.png"
     found = {lesion: folder / lesion / name for lesion in LESIONS}
-    return {lesion: read_mask(path) for lesion, path in found.items() if path.is_file()}
+    masks = {lesion: read_mask(path) for lesion, path in found.items() if path.is_file()}
+    return {lesion: mask for lesion, mask in masks.items() if mask.any()}
 
 
 def measure(frame: pd.DataFrame, measured: list[Source], folder: str | Path) -> pd.DataFrame:
@@ -157,15 +174,22 @@ def measure(frame: pd.DataFrame, measured: list[Source], folder: str | Path) -> 
         of the first source's grid.
 
     Raises:
-        ValueError: if no slice has a mask, a lung mask is missing, empty, or of another size.
+        ValueError: if no slice has a mask, two slices with masks have one name, a map is not finite, or a lung
+            mask is missing, empty, or of another size.
     """
-    rows = []
+    for source in measured:
+        if not np.isfinite(source.maps).all():
+            raise ValueError(f"{source.name}: not every number is finite; the network is damaged")
+    rows, named = [], {}
     for number, (image, path, patient) in enumerate(
         zip(frame["image"], frame["path"], frame["patient"], strict=True)
     ):
         masks = lesion_masks(folder, path)
         if not masks:
             continue
+        other = named.setdefault(Path(path).stem, path)
+        if other != path:
+            raise ValueError(f"{other} and {path} have one name, so that they would share their masks; rename one")
         lung_file = Path(folder) / "lung" / f"{Path(path).stem}.png"
         lung = read_mask(lung_file)
         if not lung.any() or any(mask.shape != lung.shape for mask in masks.values()):
@@ -200,10 +224,10 @@ def summarise(pairs: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> d
 
     Returns:
         `resamples`, `seed`, and `lesions`: by lesion and for `all` the numbers of `pairs` and `patients`,
-        `sources` (name -> measure -> fields of `intervals.Interval`) and `differences` (first source minus each
-        other, chance
-        included: name -> measure -> fields of `intervals.PairedDifference`). A mean leaves maps of zeros out of
-        the shares of heat, not of the hits.
+        `sources` (name -> measure -> fields of `intervals.Interval`), `empty_maps` (name -> number of maps of
+        zeros) and `differences` (first source minus each other, chance included: name -> measure -> fields of
+        `intervals.PairedDifference`). Maps of zeros are misses and have no shares of heat; a difference of shares
+        is over the pairs in which both have one.
     """
     options = {"resamples": resamples, "seed": seed}
     present = [lesion for lesion in LESIONS if (pairs["lesion"] == lesion).any()]
@@ -215,27 +239,33 @@ def _summarise_group(pairs: pd.DataFrame, options: dict) -> dict:
     by_source = dict(iter(pairs.groupby("source", sort=False)))
     first, *others = by_source
     patients = by_source[first]["patient"]
-    statistics = {source: _means(rows[list(MEASURES)].to_numpy()) for source, rows in by_source.items()}
+    values = {source: rows[list(MEASURES)].to_numpy() for source, rows in by_source.items()}
     return {
         "pairs": len(patients),
         "patients": int(patients.nunique()),
         "sources": {
             source: {
                 name: dataclasses.asdict(interval)
-                for name, interval in intervals.bootstrap_patients(patients, statistic, **options).items()
+                for name, interval in intervals.bootstrap_patients(patients, _means(own), **options).items()
             }
-            for source, statistic in statistics.items()
+            for source, own in values.items()
         },
+        "empty_maps": {source: int(np.isnan(own).any(axis=1).sum()) for source, own in values.items()},
         "differences": {
             source: {
                 name: dataclasses.asdict(difference)
                 for name, difference in intervals.paired_bootstrap(
-                    patients, statistics[first], statistics[source], **options
+                    patients, *_paired_means(values[first], values[source]), **options
                 ).items()
             }
             for source in others
         },
     }
+
+
+def _paired_means(a: np.ndarray, b: np.ndarray) -> tuple[intervals.Statistic, intervals.Statistic]:
+    both = np.isfinite(a) & np.isfinite(b)
+    return _means(np.where(both, a, np.nan)), _means(np.where(both, b, np.nan))
 
 
 def _means(values: np.ndarray) -> intervals.Statistic:
@@ -266,6 +296,8 @@ def format_summary(summary: dict) -> str:
     for source, values in summary["lesions"][ALL_LESIONS]["differences"].items():
         cells = "".join(f"  {_percent(values[m], 'difference', '+'):>24}" for m in MEASURES)
         lines.append(f"{'':16}  {source:{width}}{cells}")
+    empty = {name: count for name, count in summary["lesions"][ALL_LESIONS]["empty_maps"].items() if count}
+    lines += ["", *(f"maps of zeros, which are misses: {count} of {name}" for name, count in empty.items())]
     lines += [
         "",
         "hit: the hottest cell overlaps the lesion. Percent, [95 % interval by bootstrap over patients], "
@@ -278,6 +310,6 @@ def _percent(interval: dict, key: str = "value", sign: str = "") -> str:
     if interval[key] is None:
         return "n/a"
     number = f"{100 * interval[key]:{sign}.1f}"
-    if interval["low"] is None:
+    if interval["low"] is None or interval["low"] == interval["high"]:
         return f"{number} [n/a]"
     return f"{number} [{100 * interval['low']:{sign}.1f}, {100 * interval['high']:{sign}.1f}]"

@@ -92,7 +92,8 @@ LAYERS = {
     "figures_lesions": 10,
     "figures": 11,
     "explain_panel": 5,
-    "explain": 9,
+    "lesion_thresholds": 9,
+    "explain": 10,
 }
 
 WITHOUT_TENSORFLOW = [

@@ -69,6 +69,8 @@ def test_methods_by_hand():
     np.testing.assert_allclose(maps["gradcam++"], [[[[1, 1], [0, 2]]]])
     np.testing.assert_allclose(maps["cam"], [[[[1, 1], [0, 2]]]])
     np.testing.assert_allclose(maps["gradcam++_paper"], [[[[1 / 2.5, 1 / 2.5], [0, 2 / 3]]]], rtol=1e-6)
+    against = attention_maps(np.full((1, 1, 1, 1), 2.0), np.array([[-1.0]]), "gradcam++_paper")
+    np.testing.assert_array_equal(against, [[[[0.0]]]])  # where 2 + w mean(A) is 0
     features[..., 1] = 3.0  # a channel against the first label, everywhere
     np.testing.assert_allclose(attention_maps(features, kernel, "cam")[..., 0], [[[0, 0]]])
     np.testing.assert_allclose(attention_maps(features, kernel)[..., 0], [[[1, 0]]])

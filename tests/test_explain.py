@@ -11,7 +11,7 @@ import pytest
 from matplotlib.contour import QuadContourSet
 from PIL import Image
 
-from ladnn_tf import explain, explain_panel, runs
+from ladnn_tf import drawing, explain, explain_panel, runs
 from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.attention import attention_model
@@ -24,68 +24,21 @@ def files(phantom_manifest):
     return frame[frame["split"] == "validation"]["path"].tolist()
 
 
-def with_validation(run, tmp_path, table):
-    """The run with other validation predictions."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    runs.write_predictions(folder, "validation", table)
-    return dataclasses.replace(run, folder=folder)
-
-
-def validation_table(probabilities, labels):
-    """GGO as given, of the other lesions one image of each kind."""
-    n = len(labels)
-    table = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], COVID: [1] * n})
-    for lesion in LESIONS:
-        table[lesion] = [1.0, 0.0] + [np.nan] * (n - 2)
-        table[f"{lesion}_probability"] = np.linspace(0.1, 0.9, n)
-    table["GGO"], table["GGO_probability"] = labels, probabilities
-    return table
-
-
-def test_lesion_thresholds_by_hand(tiny_run, tmp_path):
-    """0.35 has the sensitivity 6/6 and the specificity 4/5, 0.55 4/6 and 5/5."""
-    probabilities = [0.1, 0.2, 0.25, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-    labels = [0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, np.nan]
-    run = with_validation(runs.load_run(tiny_run), tmp_path, validation_table(probabilities, labels))
-    expected = dict.fromkeys(LESIONS, 0.5) | {"GGO": 0.35}
-    assert explain.lesion_thresholds(run) == pytest.approx(expected)
-
-
-def test_of_equally_good_thresholds_the_highest(tiny_run, tmp_path):
-    """0.35 and 0.55 both have 1.8: 5/5 and 4/5, 4/5 and 5/5."""
-    probabilities = [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    table = validation_table(probabilities, [0, 0, 0, 0, 1, 0, 1, 1, 1, 1])
-    run = with_validation(runs.load_run(tiny_run), tmp_path, table)
-    assert explain.lesion_thresholds(run)["GGO"] == pytest.approx(0.55)
-
-
-def test_negatives_count_where_they_were_learnt_as_free_of_lesions(tiny_run, tmp_path):
-    """Only with the negatives are there five without GGO."""
-    table = validation_table([0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.1, 0.1, 0.1, 0.1, 0.1], [1.0] * 5 + [np.nan] * 6)
-    table[COVID] = [1] * 5 + [0] * 6
-    run = with_validation(runs.load_run(tiny_run), tmp_path, table)
-    assert explain.lesion_thresholds(run)["GGO"] == 0.5
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, lesion_targets="all"))
-    assert explain.lesion_thresholds(run)["GGO"] == pytest.approx((0.5 + 0.45) / 2)
-
-
-def test_the_baseline_has_no_lesion_thresholds(tiny_baseline_run):
-    assert explain.lesion_thresholds(runs.load_run(tiny_baseline_run)) == {}
-
-
-def test_explanations_hold_probabilities_calls_and_maps(tiny_run, files):
+def test_explanations_hold_probabilities_calls_and_maps(tiny_run, files, monkeypatch):
     run = runs.load_run(tiny_run)
     thresholds = dict.fromkeys(LESIONS, 0.0) | {"CrPa": 1.0}
+    monkeypatch.setattr(explain, "lesion_thresholds", lambda run: (thresholds, ("AirBr",)))
     table = runs.read_predictions(tiny_run, "validation")
     for threshold, positive in ((0.0, True), (1.0, False)):
         card = dataclasses.replace(run.card, threshold=threshold)
-        answers = explain.explain(dataclasses.replace(run, card=card), files, thresholds=thresholds)
+        answers = explain.explain(dataclasses.replace(run, card=card), files)
         covid = [answer.probabilities[COVID] for answer in answers]
         np.testing.assert_allclose(covid, table["covid_probability"], atol=2e-3)
         ggo = [answer.probabilities["GGO"] for answer in answers]
         np.testing.assert_allclose(ggo, table["GGO_probability"], atol=2e-3)
         assert {answer.positive for answer in answers} == {positive}
+        assert answers[0].thresholds == {COVID: threshold, **thresholds}
+        assert answers[0].not_chosen == ("AirBr",)
         # The tiny run learnt the lesions on positives alone: nothing is said of them where the call is negative.
         assert {answer.found for answer in answers} == {("GGO", "Csld", "AirBr", "InSepThi") if positive else ()}
         assert all(("negative" in answer.caveat) != positive for answer in answers)
@@ -95,7 +48,7 @@ def test_maps_are_those_of_the_method(tiny_run, files):
     run = runs.load_run(tiny_run)
     by_method = {}
     for method in ("gradcam++", "cam"):
-        (answer,) = explain.explain(run, files[:1], method=method, thresholds={})
+        (answer,) = explain.explain(run, files[:1], method=method)
         with Image.open(files[0]) as image:
             assert image.size == (64, 64)
         assert set(answer.maps) == {COVID, *LESIONS}
@@ -109,7 +62,7 @@ def test_a_number_that_is_not_finite_is_an_error_of_that_file(tiny_run, files):
     model = attention_model(run.model)
     weights = model.get_layer("attention").get_weights()[0]
     model.get_layer("attention").set_weights([weights * np.nan])
-    answers = explain._explain_batch(model, run, files[:1], {})
+    answers = explain._explain_batch(model, run, files[:1], {}, ())
     assert "no finite number" in str(answers[0])
     assert logits_model(run.model)  # the run's own weights are untouched
     assert np.isfinite(np.concatenate([w.ravel() for w in run.model.get_weights()])).all()
@@ -120,13 +73,14 @@ def make_explanation(**changes):
     maps = {label: np.eye(2) for label in probabilities}
     thresholds = dict.fromkeys(probabilities, 0.5)
     base = explain_panel.Explanation(
-        "net",
-        "slice.png",
-        probabilities,
-        True,
-        thresholds,
-        ("CrPa",),
-        maps,
+        run="net",
+        file=Path("patient 7/slice.png"),
+        probabilities=probabilities,
+        positive=True,
+        thresholds=thresholds,
+        not_chosen=(),
+        found=("CrPa",),
+        maps=maps,
     )
     return dataclasses.replace(base, **changes)
 
@@ -142,25 +96,57 @@ def test_enlarged_by_hand():
 
 def test_the_panel_has_a_row_for_covid_and_each_lesion_found(tmp_path):
     pixels = np.zeros((30, 40, 3), np.uint8)
-    file = Path("slice.png")
-    found = explain_panel.draw(pixels, make_explanation(file=file))
+    found = explain_panel.draw(pixels, make_explanation())
     pictures = [axes for axes in found.axes if axes.images]
     assert len(pictures) == 6
     said = texts(found)
-    for expected in ("crazy paving", "CrPa 0.70 (from 0.50)", "COVID-19 0.80", "COVID-19 positive", "slice.png"):
+    for expected in (
+        "crazy paving",
+        "CrPa 0.70 (from 0.50)",
+        "COVID-19 0.80",
+        "COVID-19 positive",
+        "patient 7/slice",
+    ):
         assert expected in said
     assert "No lesion found" not in said
-    without = explain_panel.draw(pixels, make_explanation(file=file, found=()))
+    without = explain_panel.draw(pixels, make_explanation(found=()))
     assert "No lesion found" in texts(without)
     assert len([axes for axes in without.axes if axes.images]) == 3
-    caveat = explain_panel.draw(pixels, make_explanation(file=file, found=(), caveat="Lesions are not shown."))
+    caveat = explain_panel.draw(pixels, make_explanation(found=(), caveat="Lesions are not shown."))
     assert "Lesions are not shown." in texts(caveat)
     assert "No lesion found" not in texts(caveat)
+    assert "Found from 0.5" not in texts(without)
+    default = explain_panel.draw(pixels, make_explanation(not_chosen=("AirBr", "InSepThi")))
+    assert "no threshold: air bronchogram, interlobular septal thickening." in texts(default)
+
+
+def test_a_number_near_the_threshold_has_the_digits_that_tell_the_side():
+    """0.398 and 0.4016 would both be 0.40."""
+    near = {COVID: 0.398, **dict.fromkeys(LESIONS, 0.2)}
+    explanation = make_explanation(
+        probabilities=near, thresholds=dict.fromkeys(near, 0.4016), positive=False, found=()
+    )
+    assert "COVID-19 0.398 (from 0.402)" in texts(explain_panel.draw(np.zeros((9, 9, 3), np.uint8), explanation))
+
+
+def test_names_that_look_like_formulas_or_lack_letters_are_drawn_as_they_are(tmp_path):
+    named = make_explanation(file=Path("a/$x_{$ \u80ba.png"), run="$net{")
+    figure = explain_panel.draw(np.zeros((9, 9, 3), np.uint8), named)
+    assert "a/$x_{$ ?.png" in texts(figure)
+    drawing.save(figure, tmp_path / "panel", ["png"])
+
+
+def test_another_run_that_calls_it_negative_shows_no_lesions():
+    pixels = np.zeros((9, 9, 3), np.uint8)
+    other = make_explanation(run="other", positive=False, caveat="Lesions are not shown.")
+    figure = explain_panel.draw(pixels, make_explanation(), other)
+    assert "its lesions are not shown" in texts(figure)
+    assert len([axes for axes in figure.axes if axes.images]) == 5 + 3
 
 
 def test_the_baseline_stands_beside_it_with_covid_alone():
     pixels = np.zeros((30, 40, 3), np.uint8)
-    mine = make_explanation(file=Path("slice.png"))
+    mine = make_explanation()
     other = dataclasses.replace(
         mine, run="base", probabilities={COVID: 0.1}, positive=False, maps={COVID: np.zeros((2, 2))}, found=()
     )
@@ -176,7 +162,7 @@ def test_outlines_of_masks_are_drawn_in_their_rows():
     pixels = np.zeros((30, 40, 3), np.uint8)
     mask = np.zeros((15, 20), bool)
     mask[5:10, 5:10] = True
-    figure = explain_panel.draw(pixels, make_explanation(file=Path("s.png")), masks={"GGO": mask})
+    figure = explain_panel.draw(pixels, make_explanation(), masks={"GGO": mask})
     outlined = [axes.get_title() for axes in figure.axes if axes.findobj(QuadContourSet)]
     assert outlined == ["slice, outlined"]
     (contour,) = figure.findobj(QuadContourSet)
@@ -192,12 +178,30 @@ def test_command_writes_panels_and_names_bad_files(tiny_run, tiny_baseline_run, 
     arguments = [f"--run={tiny_run}", f"--compare_run={tiny_baseline_run}", f"--out={tmp_path / 'out'}"]
     assert explain.main(["explain", *arguments, files[0], str(tmp_path / "junk.png"), str(twin)]) == 1
     printed = capsys.readouterr().out
-    assert printed.count("written: ") == 2
     assert "junk.png: neither PNG nor JPEG" in printed
-    stem = twin.stem
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{stem}-2.png", f"{stem}.png"]
-    with Image.open(tmp_path / "out" / f"{stem}.png") as panel:
-        assert panel.size[0] > 1000
+    panels = [tmp_path / "out" / f"{folder}_{twin.stem}.png" for folder in ("CT_NonCOVID", "other")]
+    assert sorted((tmp_path / "out").iterdir()) == panels
+    for file, panel in zip((files[0], twin), panels, strict=True):
+        assert f"{file}: {panel}" in printed
+        with Image.open(panel) as picture:
+            assert picture.size[0] > 1000
+
+
+def test_panels_of_equal_names_keep_their_numbers_whatever_can_be_read():
+    paths = explain.panel_paths(["x/p/1.png", "y/p/1.png", "y/p/1.jpg", "q/1.2.png"], Path("out"))
+    assert [path.name for path in paths] == ["p_1.png", "p_1-2.png", "p_1-3.png", "q_1_2.png"]
+
+
+def test_a_panel_never_replaces_a_slice(tiny_run, files, tmp_path):
+    folder = tmp_path / "p"
+    folder.mkdir()
+    for name in ("s.png", "p_s.png"):
+        shutil.copy(files[0], folder / name)
+    before = (folder / "p_s.png").read_bytes()
+    with pytest.raises(ValueError, match=r"the panel .*p_s\.png would replace a slice"):
+        explain.main(["explain", f"--run={tiny_run}", f"--out={folder}", *map(str, sorted(folder.iterdir()))])
+    assert (folder / "p_s.png").read_bytes() == before
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_command_measures_a_split(tiny_run, tiny_baseline_run, phantoms, tmp_path, capsys):
@@ -213,8 +217,12 @@ def test_command_measures_a_split(tiny_run, tiny_baseline_run, phantoms, tmp_pat
         "random lung",
     ):
         assert expected in printed
-    summary = json.loads((tmp_path / "localisation_train.json").read_text())
-    pairs = pd.read_csv(tmp_path / "localisation_train.csv")
+    stem = "localisation_train_gradcam++_tiny_baseline"
+    summary = json.loads((tmp_path / f"{stem}.json").read_text())
+    pairs = pd.read_csv(tmp_path / f"{stem}.csv")
+    card = runs.load_run(tiny_run).card
+    assert summary["manifest"] == card.manifest
+    assert summary["model_sha256"]["tiny"] == card.model_sha256
     everything = summary["lesions"]["all"]
     masks = sum(len(list((phantoms / "masks" / lesion).glob("*.png"))) for lesion in LESIONS)
     assert 0 < everything["pairs"] < masks
@@ -231,5 +239,16 @@ def test_bad_command_lines(tiny_run, capsys):
     assert "give image files to explain, or --masks" in capsys.readouterr().err
     with pytest.raises(ValueError, match="both named tiny"):
         explain.main(["explain", f"--run={tiny_run}", f"--compare_run={tiny_run}", "x.png"])
+    before = (tiny_run / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="no folder of masks"):
         explain.main(["explain", f"--run={tiny_run}", "--masks=absent"])
+    assert (tiny_run / "metrics.json").read_bytes() == before  # no look is counted
+
+
+def test_other_data_need_a_folder_of_their_own(tiny_run, phantom_manifest, phantoms, tmp_path):
+    other = phantom_manifest.with_name("other.csv")
+    other.write_bytes(phantom_manifest.read_bytes() + b"\n")
+    arguments = [f"--run={tiny_run}", f"--masks={phantoms / 'masks'}", f"--manifest={other}"]
+    with pytest.raises(ValueError, match=r"other\.csv is not the data .*give --out"):
+        explain.main(["explain", *arguments])
+    assert explain.main(["explain", *arguments, f"--out={tmp_path}", "--resamples=100"]) == 0

@@ -146,6 +146,50 @@ def test_maps_of_zeros_stay_out_of_the_shares_alone(masks):
     means = everything["sources"]["net, map of covid"]
     assert means["hit"]["value"] == pytest.approx(1 / 3)
     assert means["inside"]["value"] == pytest.approx((1 + 0) / 2)  # of slice a's two lesions
+    assert everything["empty_maps"]["net, map of covid"] == 1
+    assert everything["empty_maps"][localisation.CHANCE] == 0
+
+
+def test_a_difference_of_shares_is_over_pairs_in_which_both_have_one(masks):
+    """Slice a: both all on GGO. Slice b: the first has no map, the second misses. Without b they are equal."""
+    own, other = top_left_maps(), top_left_maps()
+    own[1] = 0.0
+    found = [Source("own", own, {"GGO": 1, "Csld": 2}), Source("other", other, {"GGO": 1, "Csld": 2})]
+    summary = summarise(measure(FRAME, found, masks), resamples=100)
+    difference = summary["lesions"]["all"]["differences"]["other"]
+    assert difference["inside"]["difference"] == 0.0
+    assert difference["inside"]["b"] == pytest.approx(1 / 2)
+    assert difference["hit"]["b"] == pytest.approx(1 / 3)
+    text = localisation.format_summary(summary)
+    assert "maps of zeros, which are misses: 1 of own" in text
+    assert "+0.0 [n/a]" in text
+
+
+def test_a_mask_that_is_black_throughout_is_no_lesion(masks):
+    (masks / "CrPa").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(masks / "CrPa" / "a.png")
+    assert set(localisation.lesion_masks(masks, "a.jpg")) == {"GGO", "Csld"}
+
+
+def test_transparent_masks_are_refused(masks):
+    pixels = np.full((4, 4, 4), 255, np.uint8)
+    Image.fromarray(pixels).save(masks / "GGO" / "a.png")
+    assert localisation.lesion_masks(masks, "a.jpg")["GGO"].all()
+    pixels[0, 0, 3] = 0
+    Image.fromarray(pixels).save(masks / "GGO" / "a.png")
+    with pytest.raises(ValueError, match=r"GGO.a\.png has transparent places"):
+        localisation.lesion_masks(masks, "a.jpg")
+
+
+def test_slices_of_one_name_would_share_a_mask(masks):
+    frame = FRAME.assign(path=["/x/a.jpg", "/y/a.jpg", "/x/c.jpg"])
+    with pytest.raises(ValueError, match=r"/x/a\.jpg and /y/a\.jpg have one name"):
+        measure(frame, sources("net", top_left_maps()), masks)
+
+
+def test_maps_that_are_not_finite_are_an_error(masks):
+    with pytest.raises(ValueError, match=r"net, map of the lesion: not every number is finite"):
+        measure(FRAME, sources("net", top_left_maps() * np.nan), masks)
 
 
 def test_bad_masks(masks):

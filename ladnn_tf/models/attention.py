@@ -34,8 +34,9 @@ def attention_maps(features, kernel, method: str = "gradcam++"):
 
     - `gradcam++`: `relu(sum_k relu(w_kc) A_k)`, Grad-CAM++ with alphas normalised over the positions;
     - `gradcam++_paper`: `relu(sum_k relu(w_kc) / (2 + w_kc mean(A_k)) A_k)`, Grad-CAM++ as printed, up to a factor
-      per map. The denominator is at least 2 where the trunk ends in a relu; EfficientNet's swish goes down to
-      -0.28, and there only a weight above 7 could make it vanish;
+      per map. Only channels with a weight above 0 count, and for them the denominator is at least 2 where the
+      trunk ends in a relu; EfficientNet's swish goes down to -0.28, and there only a weight above 7 could make it
+      vanish;
     - `cam`: `relu(sum_k w_kc A_k)`, CAM and Grad-CAM. It alone knows channels that speak against a label.
 
     For example, features `[[1, 0], [0, 2]]` of two positions and two channels and a kernel `[1, -1]` give
@@ -58,7 +59,8 @@ def attention_maps(features, kernel, method: str = "gradcam++"):
         return ops.relu(ops.matmul(features, ops.relu(kernel)))
     if method == "gradcam++_paper":
         means = ops.mean(features, axis=(1, 2))[:, :, None]  # (B, K, 1)
-        weights = ops.relu(kernel) / (2.0 + kernel * means)  # (B, K, C)
+        positive = ops.relu(kernel)
+        weights = positive / (2.0 + positive * means)  # (B, K, C)
         return ops.relu(ops.einsum("bhwk,bkc->bhwc", features, weights))
     raise ValueError(f"method should be one of {', '.join(METHODS)}. Received: {method!r}")
 
