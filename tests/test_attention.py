@@ -98,6 +98,9 @@ def test_normalised_map_by_map():
 def test_the_model_with_attention_saves_and_loads(tiny_backbone, task, tmp_path):
     keras.utils.set_random_seed(2)
     model = build_model(tiny_backbone, task=task, image_size=32)
+    for head in model.output:
+        kernel = model.get_layer(f"{head}_logits").kernel
+        kernel.assign(np.random.default_rng(5).normal(0, 1, kernel.shape))
     with_attention = attention_model(model, "gradcam++_paper")
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.float32)
     outputs = with_attention(images)
@@ -129,6 +132,8 @@ def test_equals_tf_keras_vis(backbone):
     vis = pytest.importorskip("tf_keras_vis.gradcam_plus_plus")
     keras.utils.set_random_seed(4)
     model = build_model(backbone, image_size=96)
+    lesions = model.get_layer("lesions_logits")
+    lesions.kernel.assign(np.random.default_rng(5).normal(0, 0.1, lesions.kernel.shape))
     images = np.random.default_rng(3).integers(0, 256, (1, 96, 96, 3)).astype(np.float32)
     maps = normalised(np.asarray(attention_model(model)(images)["attention"]))
     logits = logits_model(model)

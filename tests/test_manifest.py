@@ -412,6 +412,23 @@ def test_command_fills_lesions_of_an_own_manifest_from_its_reports(tmp_path, cap
     assert "from reports" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("split", ["patient", "source"])
+def test_a_new_split_is_stratified_by_the_lesions_that_reports_tell(tmp_path, split):
+    # Three of twelve patients have a crazy paving, and only their reports say so: one for each split.
+    rows = [
+        f"{i}.png,p{i},site/paper{i},train,1,,,,,,{'Crazy paving' if i % 4 == 0 else 'Bilateral GGO'},,,,,"
+        for i in range(12)
+    ]
+    own = str(_write(tmp_path / "site.csv", rows))
+    for seed in range(10):
+        built = manifest.build_manifest(
+            None, None, split=split, seed=seed, fix_labels=False, own=own, lesions_from_reports=True
+        )
+        paved = built.rows[built.rows["CrPa"] == 1]
+        assert sorted(paved["split"]) == ["test", "train", "validation"]
+        assert built.filling.filled == 12
+
+
 def test_command_joins_an_own_manifest_with_a_dataset(tmp_path, folders):
     own = _write(tmp_path / "site.csv", SITE)
     frame = _run(tmp_path, f"--own={own}", f"--covid_ct={folders[0]}", "--noduplicates")

@@ -120,6 +120,14 @@ def test_mixed_precision_keeps_heads_and_statistics_in_float32(tiny_backbone):
     assert keras.config.dtype_policy().name == "float32"  # nothing global stays behind
 
 
+def test_the_lesions_begin_as_rare_and_without_a_preference(images, tiny_backbone):
+    """A probability of 1 / (1 + e^2) = 0.119 for every image; COVID-19's head begins at random."""
+    model = build_model(tiny_backbone, image_size=64)
+    probabilities = model(images)
+    np.testing.assert_allclose(probabilities["lesions"], 0.119203, atol=1e-6)
+    assert np.ptp(probabilities["covid"]) > 0
+
+
 def test_baseline_is_the_same_network_with_the_covid_head_alone(images, tiny_backbone):
     model = build_model(tiny_backbone, task="baseline", image_size=64)
     assert list(model(images)) == ["covid"]

@@ -35,17 +35,22 @@ def _read(text, **options):
         ("patchy consolidation shadows", "Csld"),
         ("Consolidative opacities; consolidated lung", "Csld"),
         ("consolidation chemotherapy for leukaemia", ""),
+        ("red hepatization of the left lower lobe", "Csld"),
         ("crazy-paving pattern", "CrPa"),
         ("crazy pavement appearance", "CrPa"),
+        ("paving-stone sign", "CrPa"),
         ("Air-bronchograms", "AirBr"),
         ("air bronchographic sign", "AirBr"),
         ("air-filled bronchi", "AirBr"),
+        ("air bronchus sign", "AirBr"),
+        ("bronchial inflation sign", "AirBr"),
         ("bronchography was done", ""),
         ("interlobular septal thickening", "InSepThi"),
         ("Thickening of the smooth interlobular septa", "InSepThi"),
         ("The interlobular septa were markedly thickened", "InSepThi"),
         ("inter- and intra-lobular septal thickening", "InSepThi"),
         ("Kerley B lines", "InSepThi"),
+        ("thin septal lines", "InSepThi"),
         ("interventricular septal thickening, nasal septum thickened", ""),
         ("bronchial wall thickening and reticulation", ""),
         ("showingmultiplegroundglassopacities,withconsolidationandairbronchograms", "GGO Csld AirBr"),
@@ -86,6 +91,27 @@ def test_terms_of_the_lesions(text, lesions):
         ("Patient No. 3: GGO", "GGO"),
         ("Not only GGO but also consolidation", "GGO Csld"),
         ("GGO is not limited to the lower lobes", "GGO"),
+        ("CT was negative for consolidation", ""),
+        ("GGO rather than consolidation", "GGO"),
+        ("Consolidation cannot be seen", ""),
+        ("Consolidation can't be clearly seen", ""),
+        ("GGO w/o consolidation", "GGO"),
+        ("Consolidation has not been observed", ""),
+        ("Consolidation wasn't seen", ""),
+        ("Consolidation isn\u2019t present", ""),
+        ("CT didn't show GGO", ""),
+        ("Nil consolidation", ""),
+        ("Non-consolidated lung. Nonconsolidated GGO", "GGO"),
+        ("GGO: (-)", ""),
+        ("GGO - none", ""),
+        ("Consolidation- none", ""),
+        ("Ground-glass opacities: none", ""),
+        ("Ground-glass opacity (GGO): nil", ""),
+        ("Consolidation: no", ""),
+        ("Consolidation: no change", "Csld"),
+        ("GGO - no pleural effusion", "GGO"),
+        ("not consistent with consolidation", ""),
+        ("Consolidation was not seen and GGO is present", "GGO"),
     ],
 )
 def test_denial(text, lesions):
@@ -108,17 +134,134 @@ def test_denial(text, lesions):
         ("GGO decreased and consolidation improved", "GGO Csld"),
         ("GGO is seen after the fever resolved", "GGO"),
         ("GGO on day 1. Complete resolution of GGO on day 20.", "GGO"),
+        ("Complete absorption of the GGO", ""),
+        ("Consolidation improved and effusion resolved.", "Csld"),
+        ("Consolidation reduced and effusion resolved.", "Csld"),
+        ("Consolidation worsened and effusion was not seen.", "Csld"),
+        ("Consolidation stable and effusion resolved.", "Csld"),
+        ("Consolidation unchanged and effusion disappeared.", "Csld"),
+        ("Consolidation improved and resolved.", ""),
+        ("Stable consolidation and resolved effusion", "Csld"),
+        ("Resolved ground-glass opacities, stable consolidation", "Csld"),
+        ("Consolidation stable, no longer growing", "Csld"),
     ],
 )
 def test_resolution(text, lesions):
     assert _read(text) == lesions
 
 
+@pytest.mark.parametrize(
+    ("text", "lesions"),
+    [
+        ("New consolidation, not seen on prior scan, in the right lung.", "Csld"),
+        ("GGO, not previously seen", "GGO"),
+        ("GGO not seen before", "GGO"),
+        ("New GGO, absent in the previous CT.", "GGO"),
+        ("GGO was not visible on the last CT", "GGO"),
+        ("The previously seen GGO is not seen", ""),
+        ("Consolidation is not seen, as on the prior scan", ""),
+    ],
+)
+def test_what_was_not_seen_before_is_new(text, lesions):
+    assert _read(text) == lesions
+
+
+@pytest.mark.parametrize(
+    ("text", "lesions"),
+    [
+        ("INDICATION: evaluate for consolidation. FINDINGS: Lungs are clear.", ""),
+        ("INDICATION: Known consolidation. Fever. FINDINGS: GGO.", "GGO"),
+        ("Indication: known consolidation Findings: GGO", "GGO"),
+        ("INDICATION: consolidation on radiograph TECHNIQUE: CT for GGO CT FINDINGS: crazy paving", "CrPa"),
+        ("HISTORY\nConsolidation last year.\nFINDINGS\nGGO.", "GGO"),
+        ("Clinical information: GGO on an earlier CT.\nComparison: none.\nConsolidation.", "Csld"),
+        ("REASON FOR EXAM: consolidation\nIMPRESSION: GGO", "GGO"),
+        # No other heading follows: the section is one sentence.
+        ("Clinical history: consolidation. CT shows GGO.", "GGO"),
+        ("Man with history of consolidation: GGO", "GGO Csld"),
+        ("Clinical question: consolidation?", ""),
+        ("Clinical question: consolidation or not. Findings: GGO", "GGO"),
+        ("Is there GGO? Consolidation is seen.", "Csld"),
+        ("Rule out consolidation.", ""),
+        ("R/O GGO.", ""),
+        ("Evaluate for GGO, consolidation and effusion", ""),
+        ("Lungs were assessed for GGO with consolidation", ""),
+        ("CT to exclude GGO showed consolidation", "Csld"),
+        ("R/O embolism, bilateral GGO", "GGO"),
+        ("Cannot rule out consolidation", "Csld"),
+    ],
+)
+def test_what_is_asked_is_no_finding(text, lesions):
+    assert _read(text) == lesions
+
+
+def test_a_question_leaves_the_lesions_unknown():
+    assert not speaks_of_lungs("Rule out consolidation.")
+    assert not speaks_of_lungs("Clinical question: consolidation?")
+    assert not speaks_of_lungs("REASON FOR STUDY: No pneumonia so far. FINDINGS: Multiple nodules.")
+    assert speaks_of_lungs("INDICATION: evaluate for consolidation. FINDINGS: Lungs are clear.")
+
+
+REPORTS = {
+    "sections": (
+        """CT CHEST WITHOUT CONTRAST
+
+INDICATION: 58-year-old man with fever.
+Evaluate for consolidation.
+TECHNIQUE: Axial CT.
+COMPARISON: None
+
+FINDINGS:
+Lungs: Bilateral ground-glass opacities with interlobular
+septal thickening. No consolidation.
+Pleura: No pleural effusion
+Heart: Normal
+
+IMPRESSION:
+1. Typical findings of viral pneumonia
+2. No pulmonary embolism
+""",
+        "GGO InSepThi",
+    ),
+    "numbered": (
+        "1) No pulmonary embolism\n2) Bilateral ground-glass opacities\n3. Air bronchograms",
+        "GGO AirBr",
+    ),
+    "numbered, its lines lost": ("1) No pulmonary embolism 2) Bilateral ground-glass opacities", "GGO"),
+    "bullets": (
+        "Findings\n\u2022 No pleural effusion\n\u2022crazy-paving\n* no GGO\n- consolidation",
+        "Csld CrPa",
+    ),
+    "plain lines": (
+        "No pleural effusion\nBilateral ground-glass opacities in both\nlower lobes\nConsolidation on the right",
+        "GGO Csld",
+    ),
+    "plain lines, capitals": ("NO PLEURAL EFFUSION\nGGO IN BOTH LUNGS\nNO CONSOLIDATION", "GGO"),
+    "Windows lines": ("No pleural effusion\r\nConsolidation", "Csld"),
+    "a line that breaks before an abbreviation": (
+        "Lungs with no evidence of\nGGO, consolidation or\nKerley lines.",
+        "",
+    ),
+    "an answer behind a colon": ("Effusion: no\nBilateral GGO", "GGO"),
+    "a heading behind a comma": ("HISTORY: consolidation,\nLungs: GGO", "GGO"),
+    "a line that breaks behind a comma": ("No crazy paving,\nGGO or consolidation", ""),
+    "a form": ("GGO:\nNone\nConsolidation: present\nCrazy paving: (-)", "Csld"),
+    "a normal chest": ("HISTORY: GGO in March.\n\nFINDINGS: Lungs are clear.\nIMPRESSION: Normal chest CT.", ""),
+}
+
+
+@pytest.mark.parametrize("layout", REPORTS)
+def test_layouts_of_whole_reports(layout):
+    text, lesions = REPORTS[layout]
+    assert _read(text) == lesions
+    assert speaks_of_lungs(text)
+
+
 def test_what_print_leaves_in_a_text_is_removed():
     assert normalise("ground-\nglass  opaci-\nties, “halo”") == "groundglass opacities, halo"
     assert normalise("inter- and intra-lobular") == "inter- and intra-lobular"
     assert normalise("ground\u2013glass\u00ad \ufb01brosis") == "ground-glass fibrosis"
-    # A heading, a list's sign and an empty line end a sentence, the end of a line does not.
+    # A heading, a list's sign and an empty line end a sentence, the end of a line before a small letter does not.
     assert _read("No effusion\n\nConsolidation") == "Csld"
     assert _read("No effusion\n- Consolidation") == "Csld"
     assert _read("No effusion\nLungs: consolidation") == "Csld"
@@ -149,8 +292,9 @@ def test_a_panel_is_one_letter(panel):
 @pytest.mark.parametrize(
     "text",
     ["The lungs are clear.", "Normal chest CT", "No obvious abnormality in bilateral lung fields",
-     "No consolidation.", "Lesions were completely absorbed", "Both lungs appear normal",
-     "No evidence of pneumonia", "GGO"],
+     "No consolidation.", "Lung lesions were completely absorbed", "Both lungs appear normal",
+     "No evidence of pneumonia", "GGO", "Complete resolution of the lung lesions", "CT of the chest was normal",
+     "Chest CT shows no abnormality of both lungs", "No parenchymal abnormality"],
 )  # fmt: skip
 def test_reports_that_tell_of_the_lesions(text):
     assert speaks_of_lungs(text)
@@ -160,7 +304,11 @@ def test_reports_that_tell_of_the_lesions(text):
     "text",
     ["", "No pleural effusion. No enlarged lymph nodes.", "No focal liver lesion.", "No lesions in the bones.",
      "Abnormal lungs", "Multiple nodules in both lungs", "The lung fields are not normal",
-     "No mediastinal abnormality", "Opacidades en vidrio deslustrado"],
+     "No mediastinal abnormality", "Opacidades en vidrio deslustrado",
+     "No abnormality of the spine. Multiple nodules.", "No abnormality of the trachea. Reticulation.",
+     "Head CT scan was normal. Multiple pulmonary nodules.", "Head CT scan was normal, multiple lung nodules",
+     "No lesion of the pulmonary arteries", "No abnormality of the chest wall", "Lesions were completely absorbed",
+     "Chest CT: no abnormality of the spine"],
 )  # fmt: skip
 def test_reports_that_do_not(text):
     assert not speaks_of_lungs(text)

@@ -221,13 +221,14 @@ def test_init_run_starts_from_all_weights_of_another_run(tiny_run, tiny_settings
         np.testing.assert_array_equal(value, source[path], err_msg=path)
 
 
-def test_init_run_of_the_baseline_leaves_the_lesion_head_random(tiny_baseline_run, tiny_settings):
+def test_init_run_of_the_baseline_leaves_the_lesion_head_as_it_begins(tiny_baseline_run, tiny_settings):
     source = weights(runs.load_run(tiny_baseline_run).model)
     found = weights(origin.initial_model(dataclasses.replace(tiny_settings, init_run=str(tiny_baseline_run))))
     assert set(found) - set(source) == {"lesions_logits/kernel", "lesions_logits/bias"}
     for path, value in source.items():
         np.testing.assert_array_equal(found[path], value, err_msg=path)
-    assert found["lesions_logits/kernel"].any()
+    assert not found["lesions_logits/kernel"].any()
+    assert (found["lesions_logits/bias"] == -2).all()
 
 
 def test_init_run_is_in_the_card_and_must_be_of_the_same_backbone(tiny_run, tiny_settings, tmp_path):

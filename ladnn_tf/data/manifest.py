@@ -25,6 +25,7 @@ fills its unknown lesions from its reports (`manifest_reports.py`). One row is o
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -104,6 +105,23 @@ def select_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows
 
 
+@dataclass(frozen=True)
+class Built:
+    """What `build_manifest` made.
+
+    Attributes:
+        rows: `COLUMNS` and `path`.
+        mended: what was mended in the published files.
+        refused: what was refused of them.
+        filling: what was filled from the reports; None where that was not asked.
+    """
+
+    rows: pd.DataFrame
+    mended: list[Remark]
+    refused: list[Remark]
+    filling: manifest_reports.Filling | None
+
+
 def build_manifest(
     covid_ct_folder: str | None,
     ladnn_d1_folder: str | None,
@@ -112,7 +130,8 @@ def build_manifest(
     seed: int,
     fix_labels: bool,
     own: str | None = None,
-) -> tuple[pd.DataFrame, list[Remark], list[Remark]]:
+    lesions_from_reports: bool = False,
+) -> Built:
     """Reads one dataset or more into the rows of one manifest.
 
     No patient is in two splits, but a source paper can be: the published split has such papers, and "paper"
@@ -128,9 +147,11 @@ def build_manifest(
         seed: of a new split.
         fix_labels: whether to apply `covid_ct.LABEL_CORRECTIONS`.
         own: a manifest of other data, or None.
+        lesions_from_reports: whether to fill unknown lesions from the reports (`manifest_reports.fill_lesions`);
+            a new split is stratified by them, too.
 
     Returns:
-        The rows (`COLUMNS` and `path`), what was mended and what was refused.
+        The manifest, and what was done to it.
 
     Raises:
         FileNotFoundError, ValueError: as the readers and `read_manifest`.
@@ -153,6 +174,9 @@ def build_manifest(
     if fix_labels:
         frame, corrected = correct_labels(frame)
         mended += corrected
+    filling = None
+    if lesions_from_reports:
+        frame, filling = manifest_reports.fill_lesions(frame)
     if split == "patient":
         frame["split"] = splits.split_by_patient(frame, seed)
     elif split == "source":
@@ -163,7 +187,7 @@ def build_manifest(
             frame.loc[unpublished, "split"] = splits.split_by_patient(frame[unpublished], seed)
     else:
         raise ValueError(f"split should be paper, patient or source. Received: {split!r}")
-    return frame[[*COLUMNS, "path"]], mended, refused
+    return Built(frame[[*COLUMNS, "path"]], mended, refused, filling)
 
 
 def main(argv: list[str]) -> int:
@@ -175,19 +199,19 @@ def main(argv: list[str]) -> int:
         command.usage_error(
             f"--own and --out are the same file, {flag_values.own}; give --out another name", _USAGE
         )
-    frame, mended, refused = build_manifest(
+    built = build_manifest(
         flag_values.covid_ct,
         flag_values.ladnn_d1,
         split=flag_values.split,
         seed=flag_values.seed,
         fix_labels=flag_values.fix_labels,
         own=flag_values.own,
+        lesions_from_reports=flag_values.lesions_from_reports,
     )
-    if flag_values.lesions_from_reports:
-        frame, filling = manifest_reports.fill_lesions(frame)
+    frame = built.rows
     write_manifest(frame, flag_values.out)
-    print(manifest_report.remarks(mended, "mended"))
-    print(manifest_report.remarks(refused, "refused"))
+    print(manifest_report.remarks(built.mended, "mended"))
+    print(manifest_report.remarks(built.refused, "refused"))
     if flag_values.duplicates:
         pairs = duplicates.near_duplicates(frame, flag_values.max_distance)
         print(manifest_report.duplicates(pairs, phantoms=(frame["source"] == sources.PHANTOMS).any()))
@@ -195,8 +219,8 @@ def main(argv: list[str]) -> int:
     if flag_values.covid_ct or flag_values.ladnn_d1:
         print(manifest_report.table1(frame))
     print(manifest_report.lesions(frame))
-    if flag_values.lesions_from_reports:
-        print(manifest_reports.summary(filling))
+    if built.filling:
+        print(manifest_reports.summary(built.filling))
     if flag_values.split == "paper" and flag_values.ladnn_d1:
         print("\nD1 has no published split: its patients were split 60/15/25 by --seed.")
     print(f"\n{len(frame)} images in {Path(flag_values.out).absolute()}")

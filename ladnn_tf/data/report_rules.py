@@ -84,51 +84,78 @@ _SEEN = (
 
 DENIED_AFTER = _compile(
     {
-        "no": r"\bno\b(?!\.\s*\d)(?!\s+longer)",
+        "no": r"\b(?:no|nil)\b(?!\.\s*\d)(?!\s+longer)",
         "without": r"\bwithout\b",
         "absence of": r"\b(?:absence|lack)\s+of\b|\black(?:s|ed|ing)\b|\bdevoid\s+of\b",
         "free of": r"\bfree\s+(?:of|from)\b",
         "negative for": r"\bnegative\s+for\b",
         "neither, nor": r"\b(?:neither|nor|none\s+of)\b",
-        "not showing": rf"\b(?:not|never|fail(?:s|ed)?\s+to)\s+(?:any\s+|clearly\s+)?{_SHOW}",
-        "not with": r"\bnot\s+(?:associated|accompanied|combined)\s+(?:with|by)\b|\bnot\s+any\b",
+        # The passive, `was not seen`, denies what stands before it.
+        "not showing": rf"(?<!is )(?<!are )(?<!was )(?<!were )\b(?:not|never|fail(?:s|ed)?\s+to)\s+"
+        rf"(?:any\s+|clearly\s+)?{_SHOW}",
+        "not with": r"\bnot\s+(?:\w+ly\s+)?(?:associated|accompanied|combined|consistent|compatible)\s+"
+        r"(?:with|by)\b|\bnot\s+any\b",
         "rather than": r"\b(?:rather\s+than|instead\s+of)\b",
     }
 )
 """Cues that deny what follows them."""
+
+_GONE = r"\b(?:resolved|disappeared|vanished|cleared|dissipated|absorbed)\b"
+# Before a noun the participle belongs to it: `stable GGO and resolved effusion`.
+_NOUN = (
+    r"(?=\s+(?!\w+ly\b|(?:on|in|at|by|to|of|up|as|and|or|but|after|before|with|within|without|from|for|during"
+    r"|following|since|over|when|while|until|upon|between|under|than|then|compared|again)\b)[a-z])"
+)
 
 RESOLVED_AFTER = _compile(
     {
         "resolution of": r"\b(?:(?:complete|full|total|entire)\s+)?"
         r"(?:resolution|disappearance|clear(?:ance|ing))\s+of\b",
         "complete absorption of": r"\b(?:complete|full|total|entire)\s+absorption\s+of\b",
+        "resolved lesion": rf"{_GONE}{_NOUN}",
     }
 )
 """Cues that what follows them is there no longer."""
 
 DENIED_BEFORE = _compile(
     {
-        "not seen": rf"\bnot\s+(?:be\s+)?(?:\w+ly\s+)?{_SEEN}\b",
-        "cannot be seen": rf"\bcannot\s+be\s+{_SEEN}\b",
-        "no longer seen": r"\bno\s+longer\b",
+        "not seen": rf"\bnot\s+(?:be(?:en)?\s+)?(?:(?!previous)\w+ly\s+)?{_SEEN}\b",
+        "cannot be seen": rf"\bcannot\s+be\s+(?:\w+ly\s+)?{_SEEN}\b",
+        "no longer seen": rf"\bno\s+longer\s+(?:\w+ly\s+)?(?:{_SEEN}|there|exists?)\b",
         "absent": r"\babsent\b",
         "ruled out": r"(?<!not be )\b(?:ruled\s+out|excluded)\b",
     }
 )
 """Cues that deny what stands before them."""
 
+EARLIER = re.compile(
+    r"\s+(?:(?:on|in|at|the|any|a|his|her)\s+)*(?:previous(?:ly)?|prior|earlier|before|last)\b", re.IGNORECASE
+)
+"""Behind such a cue: what was not seen before is new, `not seen on the prior scan`."""
+
 RESOLVED_BEFORE = _compile(
     {
-        "resolved": r"\b(?:resolved|disappeared|vanished|cleared|dissipated)\b",
-        "absorbed": r"\babsorbed\b",
+        "resolved": rf"{_GONE}(?!{_NOUN})",
     }
 )
 """Cues that what stands before them is there no longer."""
 
 DENIED_BEHIND = re.compile(
-    r"\s*(?:\([^)+-]*\))?\s*(?::\s*(?:no|none|nil|not|absent|negative)\b|\(\s*-\s*\))", re.IGNORECASE
+    r"(?:\s+\w+){0,3}\)?\s*(?:\([^)+-]*\))?\s*"
+    r"(?:[:=-]\s*(?:(?:none|nil|absent|negative)\b|(?:no|not)\b(?=\s*(?:[,)]|$)|\s+(?:evidence|signs?)\b))"
+    r"|(?::\s*)?\(\s*-\s*\))",
+    re.IGNORECASE,
 )
-"""What denies the term that it follows directly, as in forms: `consolidation: none`, `GGO (-)`."""
+"""What denies the term that it follows, as in forms: `consolidation: none`, `ground-glass opacities (-)`."""
+
+DENIED_WITHIN = re.compile(r"\bnon[\s-]*$", re.IGNORECASE)
+"""What denies the term that it stands directly before: `non-consolidated`."""
+
+REQUEST = re.compile(
+    r"(?<!not )\brule\s+out\b|\br/o\b|\b(?:evaluat|assess|look|check|search)\w*\s+for\b|\bto\s+exclude\b",
+    re.IGNORECASE,
+)
+"""Asks whether what follows is there. (What one cannot rule out is possible, and counts.)"""
 
 NO_DENIAL = re.compile(
     r"no\s+(?:\w+\s+){0,3}?(?:change|increase|decrease|progress|improve|resol|reduc|differen|absor|disappear|clearing)\w*"
@@ -155,10 +182,13 @@ END_OF_DENIAL = re.compile(rf"[:;]|\b(?:{_TURN}|{_FINDING_VERB}|had|has|have)\b"
 
 START_OF_DENIAL = re.compile(
     rf"[:;]|\b(?:{_TURN}|{_FINDING_VERB}|(?<!that )(?<!which )(?:is|are|was|were|had|has|have)|after|before|when"
-    r"|since|until|then|(?:in|de)creas\w+|progress\w*)\b",
+    r"|since|until|then|(?:in|de)creas\w+|progress\w*|improv\w+|reduc\w+|worsen\w*|stable|unchanged)\b",
     re.IGNORECASE,
 )
 """Ends the reach of a cue towards the beginning of the sentence."""
+
+END_OF_REQUEST = re.compile(rf"[:;]|\b(?:but|however|which|{_FINDING_VERB})\b", re.IGNORECASE)
+"""Ends the reach of a request."""
 
 LINK = re.compile(
     r"(?:[\s,]|\b(?:which|that|and|but|then|later|finally|subsequently|had|has|have|been|was|were|is|are|all|"
@@ -172,7 +202,15 @@ _PLAIN = (
     r"(?:(?:obvious|significant|evident|apparent|definite|visible|focal|acute|active|pulmonary|lung|parenchymal"
     r"|abnormal|any|other|evidence\s+of|signs?\s+of)\s+)*"
 )
-_LUNG = r"(?:lungs?(?:\s+(?:fields?|parenchyma))?|parenchyma|chest\s+CT|CT\s+(?:scans?|images?|examination))"
+_LUNG = (
+    r"(?:lungs?(?:\s+(?:fields?|parenchyma))?|parenchyma"
+    r"|(?:chest|lung|pulmonary)\s+CT(?:\s+(?:scans?|images?|examination))?|CT\s+of\s+the\s+(?:chest|lungs?))"
+)
+# `of the spine` says where, and it is not the lungs.
+_NOT_ELSEWHERE = (
+    r"(?!\s+(?:of|in|within|on)\s+(?:the\s+)?"
+    r"(?!the\b|lung|pulmonary|chest|parenchyma|both|either|bilateral|right|left|CT\b|this\b)\w)"
+)
 _CLEAR = r"(?<!not )\b(?:clear|normal|unremarkable)\b"
 _WHOLLY = r"(?:complete|full|total|entire)"
 
@@ -181,7 +219,7 @@ NORMAL = _compile(
         "clear lungs": rf"{_CLEAR}\s+(?:\w+\s+)?{_LUNG}\b",
         "lungs are clear": rf"\b{_LUNG}(?:\s+(?:is|are|was|were|appears?|remains?|both|bilaterally|on|CT))*"
         rf"\s+{_CLEAR}",
-        "no abnormality": rf"\bno\s+{_PLAIN}{_ABNORMALITY}",
+        "no abnormality": rf"\bno\s+{_PLAIN}{_ABNORMALITY}\b{_NOT_ELSEWHERE}",
         "complete resolution": rf"\b{_WHOLLY}\s+(?:resolution|absorption|disappearance)\s+of\s+(?:\w+\s+){{0,2}}?"
         rf"{_ABNORMALITY}",
         "completely absorbed": rf"\b{_ABNORMALITY}(?:\s+\w+){{0,3}}?\s+{_WHOLLY}ly\s+"
@@ -190,12 +228,39 @@ NORMAL = _compile(
 )
 """Statements that the lungs are normal, or normal again."""
 
-OTHER_ORGANS = re.compile(
-    r"\b(?:mediastin\w*|pleura\w*|hepatic|liver|splen\w*|renal|kidneys?|adrenal\w*|bon[ey]\w*|rib\w*|osseous|cardiac"
-    r"|heart|thyroid|lymph\w*|breast\w*|abdom\w*|oesophag\w*|esophag\w*|brain)\b",
+OF_LUNGS = re.compile(
+    r"\b(?:lungs?|pulmonary(?!\s+(?:arter|vein|vessel|trunk|embol))|pneumonia|chest(?!\s+wall)|parenchyma\w*)",
     re.IGNORECASE,
 )
-"""In a sentence with these, `no abnormality` is not said of the lungs."""
+"""A sentence without any of these does not say that the lungs are normal: `no abnormality of the spine`."""
+
+ASKING_HEADING = re.compile(
+    r"(?=[A-Z])(?i:(?:\w+\s+){0,2}(?:indications?|history|techniques?|(?:clinical\s+)?questions?"
+    r"|clinical\s+(?:information|data|details)|reason\s+for\s+\w+)\s*(?::|\W*$))"
+)
+"""Begins a section that tells why and how the lungs were examined, and not what was found."""
+
+HEADING = re.compile(r"[A-Z][\w /-]{2,40}:|(?i:findings|impression|conclusion|comparison|results?|report)\W*$")
+"""Begins any section."""
+
+HEADING_IN_LINE = re.compile(
+    r"\s+(?=(?:CT\s+|C(?:LINICAL|linical)\s+)?(?:I(?:NDICATION|ndication)S?|H(?:ISTORY|istory)|T(?:ECHNIQUE|echnique)"
+    r"|F(?:INDINGS|indings)|I(?:MPRESSION|mpression)|C(?:ONCLUSION|onclusion)|C(?:OMPARISON|omparison))\s*:)"
+)
+"""The space before a heading in the midst of a line: texts taken from tables often lost their lines."""
+
+ITEM = re.compile(r"(?:[*\u2022\u00b7\u25aa\u25cf]\s*|-\s+|\(?\d{1,2}[.)]\s+)")
+"""The sign or number before a list's item."""
+
+UNFINISHED = re.compile(
+    r"(?:[,:(/&-]|(?<!: )\b(?:a|an|the|no|not|any|without|or|nor|and|but|with|of|in|on|at|to|for|from|by|as|is|are"
+    r"|was|were|has|have|had|be|been|shows?|showed|showing|reveal(?:s|ed)|new|other|evidence|typical|definite|focal|patchy"
+    r"|diffuse|multiple|scattered|bilateral|peripheral|subpleural|evaluate|assess|rule\s+out|r/o))$",
+    re.IGNORECASE,
+)
+"""Ends a line whose sentence goes on, even if the next one begins with a capital letter: `no` / `GGO`.
+
+Not behind a colon, where `Effusion: no` is an answer."""
 
 CUES = {
     "denied after": DENIED_AFTER,

@@ -1,9 +1,9 @@
-"""A report's text made plain, its sentences, and the part of it that speaks of one sub-figure."""
+"""A report's text made plain, its sentences, its findings, and the part that speaks of one sub-figure."""
 
 import re
 import unicodedata
 
-from ladnn_tf.data.report_rules import TERMS
+from ladnn_tf.data.report_rules import ASKING_HEADING, HEADING, HEADING_IN_LINE, ITEM, TERMS, UNFINISHED
 
 _HYPHENS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
 _NOTHING = dict.fromkeys(map(ord, '\u00ad\u200b"\u201c\u201d\u201e\u00ab\u00bb'))
@@ -18,12 +18,42 @@ def normalise(text: str) -> str:
     """Returns a text without what printing and scanning left in it.
 
     Words that a line's end divided are joined, hyphens are `-`, ligatures are letters, quotation marks are gone,
-    and an empty line, a list's sign or a heading on a new line ends a sentence.
+    `n't` is `not` and `w/o` is `without`. A sentence ends at an empty line, before a list's sign or number, before
+    a heading, and at the end of a line if the next one begins with a capital letter; unless the line ends in a
+    comma or in a word that cannot end a sentence (`report_rules.UNFINISHED`).
     """
     text = unicodedata.normalize("NFKC", text).translate(_HYPHENS | _NOTHING)
-    text = re.sub(r"(?<=[^\W\d])-\s+(?!(?:and|or|to)\b)(?=[a-z])", "", text)
-    text = re.sub(r"\s*\n\s*(?:\n\s*|[*\u2022-]\s+|(?=[A-Z][\w /-]{2,40}:))", ". ", text)
-    return " ".join(text.split())
+    text = re.sub(r"(?<=[^\W\d])-\s+(?!(?:and|or|to|no|not|none|nil|absent|negative)\b)(?=[a-z])", "", text)
+    text = re.sub(r"\bcan['\u2019]t\b", "cannot", text, flags=re.IGNORECASE)
+    text = re.sub(r"(?<=\w)n['\u2019]t\b", " not", text, flags=re.IGNORECASE)
+    text = re.sub(r"\bw/o\b", "without", text, flags=re.IGNORECASE)
+    joined = ""
+    for line in map(str.strip, text.splitlines()):
+        begins = not line or ITEM.match(line) or HEADING.match(line)
+        ends = bool(begins) or (line[0].isupper() and not UNFINISHED.search(joined))
+        joined += (". " if ends and joined else " ") + (ITEM.sub("", line, count=1) if joined else line)
+    joined = re.sub(r"\s+\(?\d{1,2}\)\s+(?=[A-Z])", ". ", joined)
+    return " ".join(HEADING_IN_LINE.sub(". ", joined.strip()).split())
+
+
+def findings(text: str) -> str:
+    """Returns a normalised text without what it asks.
+
+    Left out are questions, and the sections that tell why and how the lungs were examined (`INDICATION: ...`), up
+    to the next heading. Where no other heading follows, such a section is one sentence.
+    """
+    pieces = re.split(r"(?<=[.;!?])\s+", text)
+    begins = [bool(HEADING.match(piece)) and not ASKING_HEADING.match(piece) for piece in pieces]
+    kept = []
+    asking = False
+    for number, piece in enumerate(pieces):
+        if ASKING_HEADING.match(piece):
+            asking = any(begins[number:])
+            continue
+        asking = asking and not begins[number]
+        if not asking and "?" not in piece[len(piece.rstrip(".;!?")) :]:
+            kept.append(piece)
+    return " ".join(kept)
 
 
 def sentences(text: str) -> list[str]:
