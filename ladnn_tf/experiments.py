@@ -169,7 +169,7 @@ def run_grid(
 def write_tables(
     wanted: Sequence[Wanted], folder: Path, out: Path, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[str, list[Path]]:
-    """Writes `table2.csv` and `table2.md` from the runs that are done.
+    """Writes `table2.csv` and `table2.md` from the runs that are done; nothing where there is none.
 
     Args:
         wanted: the runs of the grid.
@@ -179,7 +179,7 @@ def write_tables(
         seed: of the resamples.
 
     Returns:
-        The Markdown and the paths.
+        The Markdown and the paths of what was written.
 
     Raises:
         ValueError: if runs on one data set were tested on other images.
@@ -198,6 +198,8 @@ def write_tables(
     rows = table2.table_rows(predictions, datasets, backbones, **options)
     titles = {backbone: BACKBONES[backbone].title for backbone in backbones}
     markdown = table2_text.to_markdown(rows, titles, seeds, **options)
+    if not predictions:  # a table of other runs that lies there is worth more than an empty one
+        return markdown, []
     files = {out / "table2.csv": table2_text.to_csv(rows, seeds), out / "table2.md": markdown}
     for path, text in files.items():
         write_atomically(path, text.encode())
@@ -227,7 +229,7 @@ def _define_flags(flag_values: flags.FlagValues) -> None:
         "weights", None, "initial weights instead of the recipe's; {backbone} in it stands for the backbone", **fv
     )
     flags.DEFINE_string("runs", "runs", "folder of the run folders", **fv)
-    flags.DEFINE_string("out", None, "folder for table2.csv and table2.md (default: RUNS/table2)", **fv)
+    flags.DEFINE_string("out", None, "folder for table2.csv and table2.md (default: RUNS/table2_RECIPE)", **fv)
     flags.DEFINE_boolean("dry_run", False, "only list the runs, how far they are and what they would cost", **fv)
     flags.DEFINE_integer("nice", 0, "lowers the priority of all processes (Unix)", 0, 19, **fv)
     flags.DEFINE_integer("resamples", 2000, "bootstrap resamples over patients", 100, **fv)
@@ -242,11 +244,12 @@ def main(argv: list[str]) -> int:
     if not all(seed.isdecimal() for seed in flag_values.seeds):
         command.usage_error(f"--seeds should be numbers such as 0,1,2, got {','.join(flag_values.seeds)}", USAGE)
     folder = Path(flag_values.runs)
-    out = Path(flag_values.out) if flag_values.out else folder / "table2"
+    recipe = Path(flag_values.recipe).stem
+    out = Path(flag_values.out) if flag_values.out else folder / f"table2_{recipe}"
     datasets = grid.read_datasets(flag_values.datasets)
     wanted = grid.wanted_runs(
         grid.read_recipe(flag_values.recipe),
-        Path(flag_values.recipe).stem,
+        recipe,
         datasets,
         flag_values.backbones,
         flag_values.tasks,
@@ -267,7 +270,7 @@ def main(argv: list[str]) -> int:
         print("\nstopped; what is done is kept, and the same command goes on", file=sys.stderr)
         return 130
     markdown, written = write()
-    print(f"\n{markdown}\nwritten: {', '.join(map(str, written))}")
+    print(f"\n{markdown}\nwritten: {', '.join(map(str, written)) or 'nothing'}")
     if failures:
         print("\nnot done:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0

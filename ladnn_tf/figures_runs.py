@@ -81,19 +81,30 @@ def lines(loaded: Mapping[str, runs.Run], *, group_seeds: bool) -> list[Line]:
 
     Args:
         loaded: runs by name.
-        group_seeds: whether runs whose settings differ in the seed alone share a line.
+        group_seeds: whether runs of the same settings, data and initial weights share a line, whatever their
+            seeds.
 
     Returns:
         The lines, in the order of their first runs.
+
+    Raises:
+        ValueError: if two runs hold the same model.
     """
     groups: dict[object, list[str]] = {}
+    models: dict[str, str] = {}
     for name, run in loaded.items():
-        groups.setdefault(dataclasses.replace(run.config, seed=0) if group_seeds else name, []).append(name)
+        first = models.setdefault(run.card.model_sha256, name)
+        if first != name:
+            raise ValueError(f"{first} and {name} hold the same model; give each run once")
+        experiment = dataclasses.replace(run.config, seed=0), run.card.manifest["sha256"], run.card.weights
+        groups.setdefault(experiment if group_seeds else name, []).append(name)
     kinds = [_kind(loaded[names[0]]) for names in groups.values()]
-    return [
-        Line(_label(kind, names, unique=kinds.count(kind) == 1), loaded[names[0]].card.task, tuple(names))
-        for kind, names in zip(kinds, groups.values(), strict=True)
-    ]
+    drawn = []
+    for kind, names in zip(kinds, groups.values(), strict=True):
+        seeds = len({loaded[name].config.seed for name in names})
+        label = _label(kind, names, seeds, unique=kinds.count(kind) == 1)
+        drawn.append(Line(label, loaded[names[0]].card.task, tuple(names)))
+    return drawn
 
 
 def read_history(folder: Path) -> pd.DataFrame:
@@ -131,9 +142,12 @@ def _kind(run: runs.Run) -> str:
     return f"{TASK_NAMES[run.card.task]}, {run.card.backbone}"
 
 
-def _label(kind: str, names: Sequence[str], *, unique: bool) -> str:
-    seeds = f", {len(names)} seeds" if len(names) > 1 else ""
-    return f"{kind}{seeds}" if unique else f"{kind}{seeds} ({names[0]}{' ...' if seeds else ''})"
+def _label(kind: str, names: Sequence[str], seeds: int, *, unique: bool) -> str:
+    several = ""
+    if len(names) > 1:
+        in_words = f"{seeds} seed{'s' if seeds > 1 else ''}"
+        several = f", {in_words}" if seeds == len(names) else f", {len(names)} runs of {in_words}"
+    return f"{kind}{several}" if unique else f"{kind}{several} ({names[0]}{' ...' if several else ''})"
 
 
 def _read(path: Path, reader: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -27,6 +27,7 @@ SPLIT = "test"
 
 _NAMED_WEIGHTS = (*SOURCES, "none")
 _AUC_TOLERANCE = 1e-9
+_COLUMNS = ("image", "patient", COVID, f"{COVID}_probability")
 
 
 class State(enum.StrEnum):
@@ -264,9 +265,7 @@ def _examine(folder: Path, settings: config.TrainConfig, same: Sequence[Wanted])
         run = runs.load_run(folder)
         data, weights = run.card.manifest["sha256"], run.card.weights
     elif (folder / checkpoint.FILE).is_file():
-        progress = checkpoint.read_checkpoint(folder / checkpoint.FILE).progress
-        data, weights = progress.origin["manifest_sha256"], progress.origin["weights"]
-        epoch = progress.epoch
+        data, weights, epoch = _progress(folder / checkpoint.FILE)
     else:
         data, weights = file_sha256(settings.manifest), settings.weights
         if weights not in _NAMED_WEIGHTS:
@@ -289,15 +288,31 @@ def _examine(folder: Path, settings: config.TrainConfig, same: Sequence[Wanted])
         return Status(wanted, State.BUSY, folder, epoch)
 
 
+def _progress(path: Path) -> tuple[str, str, int]:
+    """The SHA-256 of the manifest, the weights, and the number of finished epochs of an interrupted training."""
+    try:
+        progress = checkpoint.read_checkpoint(path).progress
+        return progress.origin["manifest_sha256"], progress.origin["weights"], progress.epoch
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no checkpoint of this version ({error})") from error
+
+
 def _evaluation(wanted: Wanted, run: runs.Run) -> Status:
     try:
         figures = runs.read_metrics(run.folder, run.card.model_sha256).get(SPLIT)
         if figures is None or not (run.folder / f"predictions_{SPLIT}.csv").is_file():
             return Status(wanted, State.EVALUATE, run.folder)
         predictions = runs.read_predictions(run.folder, SPLIT)
+        missing = [column for column in _COLUMNS if column not in predictions]
+        if missing:
+            raise ValueError(f"predictions_{SPLIT}.csv lacks the columns {', '.join(missing)}")
+        if len(predictions) != figures["images"]:
+            raise ValueError(
+                f"predictions_{SPLIT}.csv has {len(predictions)} images, metrics.json {figures['images']}"
+            )
         found = metrics.binary_metrics(predictions[COVID], predictions[f"{COVID}_probability"], 0.5)["auc"]
         stored = figures[COVID]["auc"]["value"]
-        if len(predictions) != figures["images"] or (found != stored and abs(found - stored) > _AUC_TOLERANCE):
+        if found != stored and abs(found - stored) > _AUC_TOLERANCE:
             raise ValueError(f"the AUC of predictions_{SPLIT}.csv is {found}, that of metrics.json {stored}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = (

@@ -51,7 +51,8 @@ class PairedDifference:
         difference: a - b.
         low: lower limit of the difference.
         high: upper limit of the difference.
-        p: two-sided p-value of no difference; of a single test, without a correction for many.
+        p: two-sided p-value of no difference; of a single test, without a correction for many. `None` without an
+            interval.
         undefined_resamples: resamples left out because either value is undefined in them.
     """
 
@@ -124,6 +125,10 @@ def paired_bootstrap(
     resamples on either side of zero. The observed sample counts as one more resample (Davison and Hinkley
     1997), so that it is never 0.
 
+    Interval and p-value are left out (`None`) where there is nothing to resample and where the interval has zero
+    width, as by `bootstrap_patients`: with one patient per class every resample has the same difference, and
+    "[+13.5, +13.5]" would claim a certainty that the data do not give. So it is with two equal models.
+
     Args:
         patients: (n,) the patient of each image.
         statistic_a: of the first model, on these images in this order.
@@ -153,7 +158,7 @@ def paired_bootstrap(
         low, high = _percentiles(change, level)
         if a is None or b is None:
             differences[name] = PairedDifference(a, b, undefined_resamples=undefined)
-        elif low is None or len(np.unique(patients)) < 2:
+        elif low is None or low == high:
             differences[name] = PairedDifference(a, b, a - b, undefined_resamples=undefined)
         else:
             one_side = min((change <= 0).sum(), (change >= 0).sum())

@@ -135,7 +135,7 @@ def load_run(folder: str | Path) -> Run:
     """Opens a finished run; the model itself is read when it is first used.
 
     Raises:
-        ValueError: if the folder is not a finished run, or card and model do not belong together.
+        ValueError: if the folder is not a finished run, or its card does not belong to its model or its settings.
     """
     folder = Path(folder)
     for name in ("config.flags", "model.keras", "card.json"):
@@ -146,7 +146,21 @@ def load_run(folder: str | Path) -> Run:
                 f"{folder} is not a finished run: there is no {name} (looked for from {Path.cwd()}){way}"
             )
     card = read_card(folder / "card.json", folder / "model.keras")
-    return Run(folder, read_config(folder / "config.flags"), card)
+    config = read_config(folder / "config.flags")
+    for field in ("task", "backbone", "image_size"):
+        of_card, of_config = getattr(card, field), getattr(config, field)
+        if of_card != of_config:
+            raise ValueError(
+                f"{folder} holds files of two runs: its card.json has {field}={of_card}, its config.flags "
+                f"--{field}={of_config}; copy the whole folder of the run again"
+            )
+    manifest = card.manifest if isinstance(card.manifest, dict) else {}
+    if not all(isinstance(manifest.get(key), str) for key in ("file", "sha256")):
+        raise ValueError(
+            f"{folder / 'card.json'} is damaged: its manifest should have a file and a sha256, got "
+            f"{card.manifest}; copy the whole folder of the run again"
+        )
+    return Run(folder, config, card)
 
 
 def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = BATCH_SIZE) -> dict[str, np.ndarray]:

@@ -34,7 +34,8 @@ def to_csv(rows: Sequence[Row], wanted_seeds: int) -> str:
         lines.append(line)
     table = pd.DataFrame(lines)
     counts = {column: "Int64" for column in table if column.endswith("_seeds")}
-    return table.astype(counts).round(6).to_csv(index=False)
+    figures = [column for column in table if not column.endswith(("_p", "_p_delong"))]  # a p of 1e-9 is not 0
+    return table.astype(counts).round(dict.fromkeys(figures, 6)).to_csv(index=False)
 
 
 def to_markdown(
@@ -118,7 +119,7 @@ def _notes(wanted: int, resamples: int, seed: int) -> str:
   bootstrap over patients; for the AUC, in parentheses, DeLong's test with patients as clusters (Obuchowski 1997).
   Each p is of its line alone, without correction for the number of lines.
 - Paper: Table 2 of Liu et al. 2020 (224 pixels, ImageNet weights), which gives no intervals.
-- "{_NONE}": no run, or not in the paper. "{_UNDEFINED}": undefined."""
+- "{_NONE}": no run, or not in the paper. "{_UNDEFINED}": undefined, or no resample differs."""
 
 
 def _title(dataset: str) -> str:

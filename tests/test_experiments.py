@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 from ladnn_tf import evaluate, experiments, grid, grid_cost, runs, train
 from ladnn_tf.config import TrainConfig
 from ladnn_tf.grid import State
+from ladnn_tf.labels import TASKS
 
 RECIPE = TrainConfig(weights="none", image_size=32, epochs=3)
 
@@ -233,7 +234,18 @@ def test_the_command_ends_with_the_table(arguments, folder, processes, monkeypat
     processes.broken = {}
     assert experiments.main(arguments) == 0
     assert "of 2 seeds" not in capsys.readouterr().out
-    assert len(pd.read_csv(folder / "table2" / "table2.csv")) == 4
+    assert len(pd.read_csv(folder / "table2_tiny" / "table2.csv")) == 4
+
+
+def test_without_a_finished_run_an_older_table_stays(arguments, folder, processes, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "launch", processes)
+    processes.broken = {f"tiny_d0_resnet18_{task}_seed{seed}": "no" for task in TASKS for seed in (0, 1)}
+    table = folder / "table2_tiny" / "table2.md"
+    table.parent.mkdir(parents=True)
+    table.write_text("of a grid with other seeds")
+    assert experiments.main(arguments) == 1
+    assert "No run of this grid is finished yet.\n\nwritten: nothing" in capsys.readouterr().out
+    assert grid_runs.contents(table.parent) == {table: b"of a grid with other seeds"}
 
 
 def test_a_termination_stops_the_grid_and_not_the_caller(arguments, monkeypatch, capsys):
@@ -282,6 +294,23 @@ def test_launch_leaves_no_process_behind_when_it_is_interrupted(interruptible, t
     child = int((tmp_path / "run.log").read_text().splitlines()[-1])
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_launch_asks_a_process_to_end_and_then_kills_it(interruptible, tmp_path, monkeypatch, obeys):
+    if not obeys:
+        monkeypatch.setattr(experiments, "_GRACE_SECONDS", 0.01)
+    code = (
+        "import os, signal, sys; signal.alarm(60); "
+        f"signal.signal(signal.SIGTERM, (lambda *_: sys.exit(print('asked'))) if {obeys} else signal.SIG_IGN); "
+        "print(os.getpid(), flush=True); os.kill(os.getppid(), signal.SIGINT); signal.pause()"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        experiments.launch([sys.executable, "-c", code], tmp_path / "run.log")
+    _, child, *said = (tmp_path / "run.log").read_text().splitlines()
+    assert said == (["asked"] if obeys else [])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child), 0)
 
 
 def test_the_real_commands_are_called_as_they_want_it(tiny_settings, datasets, folder):

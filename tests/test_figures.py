@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -55,23 +56,23 @@ def history(task):
     )
 
 
-def write_run(folder, *, task="ladnn", seed=0, **settings):
+def write_run(folder, *, task="ladnn", seed=0, weights="none", data="0", **settings):
     """A folder as training and evaluation leave it, but for the model, which no figure reads."""
     folder.mkdir(parents=True)
-    config = TrainConfig(backbone="resnet18", task=task, seed=seed, **settings)
+    config = TrainConfig(backbone="resnet18", task=task, seed=seed, image_size=32, **settings)
     (folder / "config.flags").write_text(config.to_flags())
-    (folder / "model.keras").write_bytes(b"not opened")
+    (folder / "model.keras").write_text(f"not opened, of {folder}")
     card = Card(
         name=folder.name,
         task=task,
         backbone="resnet18",
-        weights="none",
+        weights=weights,
         normalisation={"mean": [0.0] * 3, "std": [1.0] * 3},
         image_size=32,
         temperature=TEMPERATURE,
         threshold=0.4,
         threshold_rule="by hand",
-        manifest={"file": "data.csv", "sha256": "0"},
+        manifest={"file": "data.csv", "sha256": data},
         model_sha256=file_sha256(folder / "model.keras"),
         weights_sha256="0",
         best_epoch=2,
@@ -211,6 +212,28 @@ def test_labels_tell_experiments_of_one_kind_apart(folders, tmp_path):
         "LA-DNN, resnet18 (longer)",
     ]
     assert drawn[0].names == ("ladnn_seed0", "ladnn_seed1")
+
+
+def test_runs_of_other_data_or_weights_are_no_seeds_of_one_experiment(folders, tmp_path):
+    write_run(tmp_path / "data", seed=2, data="1")
+    write_run(tmp_path / "weights", seed=3, weights="resnet18.npz (SHA-256 1)")
+    drawn = figures_runs.lines(
+        figures_runs.load_runs([folders[0], tmp_path / "data", tmp_path / "weights"]), group_seeds=True
+    )
+    assert [line.names for line in drawn] == [("ladnn_seed0",), ("data",), ("weights",)]
+
+
+def test_a_seed_is_counted_once_and_a_copy_is_refused(folders, tmp_path):
+    write_run(tmp_path / "seed0 again")
+    again = figures_runs.load_runs([folders[0], tmp_path / "seed0 again"])
+    (line,) = figures_runs.lines(again, group_seeds=True)
+    assert line.label == "LA-DNN, resnet18, 2 runs of 1 seed"
+    more = figures_runs.load_runs([*folders[:2], tmp_path / "seed0 again"])
+    assert figures_runs.lines(more, group_seeds=True)[0].label == "LA-DNN, resnet18, 3 runs of 2 seeds"
+    copy = shutil.copytree(folders[0], tmp_path / "copy")
+    for group_seeds in (True, False):
+        with pytest.raises(ValueError, match="ladnn_seed0 and copy hold the same model"):
+            figures_runs.lines(figures_runs.load_runs([folders[0], copy]), group_seeds=group_seeds)
 
 
 def test_folders_of_the_same_name_are_named_with_those_above(folders, tmp_path):

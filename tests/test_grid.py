@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import grid_runs
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
@@ -185,6 +187,19 @@ def test_the_same_manifest_and_weights_elsewhere_are_the_same(manifest, tmp_path
     copy.unlink()
 
 
+def change_progress(path, fields):
+    """Gives a checkpoint other fields, as another version may write them: fewer, other contents, or none."""
+    with np.load(path) as arrays:
+        found = json.loads(str(arrays["progress"]))
+    if fields is None:
+        changed = 0
+    elif "origin" in fields:
+        changed = found | fields
+    else:
+        changed = fields | {"format": found["format"]}
+    np.savez(path, progress=np.array(json.dumps(changed)))
+
+
 def test_folders_that_cannot_be_read_are_named_and_left_alone(one, tmp_path):
     for name in ("no card of this version", "another model", "damaged"):
         grid_runs.complete(tmp_path / name, one.settings)
@@ -199,16 +214,27 @@ def test_folders_that_cannot_be_read_are_named_and_left_alone(one, tmp_path):
     (tmp_path / "a file").touch()
     grid_runs.complete(tmp_path / "without a model", one.settings)
     (tmp_path / "without a model" / "model.keras").unlink()
+    grid_runs.complete(tmp_path / "without data", one.settings)
+    (tmp_path / "without data" / "card.json").write_text(json.dumps(card | {"manifest": {}}))
+    (tmp_path / "without data" / "model.keras").write_bytes(
+        (tmp_path / "no card of this version" / "model.keras").read_bytes()
+    )
+    for name, fields in (("young", {"epoch": 1, "stopped": False}), ("younger", {"origin": {}}), ("zero", None)):
+        grid_runs.begin(tmp_path / name, one.settings, epoch=1)
+        change_progress(tmp_path / name / "checkpoint.npz", fields)
     kept = grid_runs.contents(tmp_path)
     status, passed_over = status_of(one, tmp_path)
     assert status.state == State.MISSING
-    names = ("another model", "damaged", "no card of this version", "old", "without a model")
+    names = ("another model", "damaged", "no card of this version", "old", "without a model", "without data")
+    names += ("young", "younger", "zero")
     parts = (
         "belongs to another model",
         "is no checkpoint",
         "card format 1",
         "is missing",
         "there is no model.keras",
+        "its manifest should have",
+        *["is no checkpoint of this version"] * 3,
     )
     for line, name, part in zip(passed_over, names, parts, strict=True):
         assert str(tmp_path / name) in line
@@ -222,13 +248,28 @@ def test_predictions_that_do_not_belong_to_the_run_are_not_used(manifest, tmp_pa
         grid_runs.complete(tmp_path / each.name, each.settings)
     own, other = tmp_path / first.name, tmp_path / second.name
     kept = {name: (own / name).read_bytes() for name in ("predictions_test.csv", "metrics.json")}
+    table = pd.read_csv(own / "predictions_test.csv")
+    needed = ("image", "patient", "covid", "covid_probability")
+
+    def without(column):
+        return table.drop(columns=column).to_csv(index=False).encode()
+
+    one_more = json.loads(kept["metrics.json"])
+    images = one_more["test"]["images"]
+    one_more["test"]["images"] += 1
     for name, content, message in (
         (
             "predictions_test.csv",
             (other / "predictions_test.csv").read_bytes(),
             "the AUC of predictions_test.csv is",
         ),
-        ("predictions_test.csv", b"image,patient\n", "'covid'"),
+        ("predictions_test.csv", b"image,patient\n", "lacks the columns covid, covid_probability"),
+        *(
+            ("predictions_test.csv", without(column), f"lacks the columns {column})")
+            for column in table
+            if column in needed
+        ),
+        ("metrics.json", json.dumps(one_more).encode(), f"has {images} images, metrics.json {images + 1}"),
         ("predictions_test.csv", b"", "No columns"),
         ("metrics.json", (other / "metrics.json").read_bytes(), "figures of another model"),
         ("metrics.json", b'{"model_sha256": ', "Expecting value"),

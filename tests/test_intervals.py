@@ -160,7 +160,16 @@ def test_paired_difference_is_narrower_than_two_separate_intervals():
 def test_paired_bootstrap_of_one_model_with_itself_shows_no_difference():
     values = np.random.default_rng(5).random(20)
     paired = intervals.paired_bootstrap(np.arange(20), mean_of(values), mean_of(values))["mean"]
-    assert (paired.difference, paired.low, paired.high, paired.p) == (0, 0, 0, 1)
+    assert paired == intervals.PairedDifference(paired.a, paired.a, 0.0)
+
+
+def test_a_difference_that_no_resample_changes_has_no_interval_and_no_p():
+    """Model a is right about both patients, b about none; whichever are drawn, the difference is 1."""
+    paired = intervals.paired_bootstrap([1, 2], mean_of([1, 1]), mean_of([0, 0]))["mean"]
+    assert paired == intervals.PairedDifference(1.0, 0.0, 1.0)
+    one_wrong = intervals.paired_bootstrap([1, 2], mean_of([1, 0]), mean_of([0, 0]))["mean"]
+    assert (one_wrong.low, one_wrong.high) == (0, 1)
+    assert one_wrong.p is not None
 
 
 def test_paired_p_agrees_with_the_normal_theory():

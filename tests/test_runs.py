@@ -50,6 +50,24 @@ def test_a_wrong_card_is_refused_with_its_reason(run_copy, change, message):
         runs.load_run(run_copy)
 
 
+@pytest.mark.parametrize(("field", "other"), [("task", "baseline"), ("backbone", "resnet18"), ("image_size", 224)])
+def test_files_of_another_run_in_the_folder_are_refused(run_copy, field, other):
+    config = (run_copy / "config.flags").read_text()
+    own = getattr(runs.load_run(run_copy).config, field)
+    (run_copy / "config.flags").write_text(config.replace(f"--{field}={own}\n", f"--{field}={other}\n"))
+    message = f"{run_copy} holds files of two runs: its card.json has {field}={own}, .* --{field}={other};"
+    with pytest.raises(ValueError, match=message):
+        runs.load_run(run_copy)
+
+
+@pytest.mark.parametrize("manifest", [{}, {"file": "a.csv"}, {"file": "a.csv", "sha256": None}, ["sha256"]])
+def test_a_card_that_does_not_name_its_manifest_is_refused(run_copy, manifest):
+    path = run_copy / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest": manifest}))
+    with pytest.raises(ValueError, match=r"card\.json is damaged: its manifest should have a file and a sha256"):
+        runs.load_run(run_copy)
+
+
 def test_a_damaged_card_and_a_missing_model_are_named(run_copy):
     (run_copy / "card.json").write_text('{"name": ')
     with pytest.raises(ValueError, match=r"card\.json is not a model card"):

@@ -1,6 +1,7 @@
 """The table's figures and its text."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_the_difference_is_paired_over_patients_and_seeds(grid):
     assert row.paper_difference == 5.2
     same = {("d0", "resnet18", task): grid["d0", "resnet18", "ladnn"] for task in ("baseline", "ladnn")}
     twin = rows_of(same)["auc", "d0", "resnet18"].difference
-    assert (twin.mean, twin.low, twin.high, twin.p, twin.p_delong) == (0, 0, 0, 1, None)
+    assert (twin.mean, twin.low, twin.high, twin.p, twin.p_delong) == (0, None, None, None, None)
 
 
 def test_the_difference_takes_the_seeds_that_both_have(grid):
@@ -237,3 +238,24 @@ def test_the_csv_has_every_figure(grid):
     vgg = table.set_index(["metric", "backbone"]).loc["f1", "vgg16"]
     assert (vgg["baseline_paper"], vgg["threshold"], vgg["test_images"]) == (74.8, 0.5, 0)
     assert np.isnan(vgg["baseline_mean"])
+
+
+def test_the_csv_keeps_small_p_values(grid):
+    row = rows_of(grid)["auc", "d0", "resnet18"]
+    tiny = dataclasses.replace(row, difference=dataclasses.replace(row.difference, p=1e-7, p_delong=2.5e-10))
+    table = pd.read_csv(io.StringIO(table2_text.to_csv([tiny], 3)))
+    assert (table["difference_p"][0], table["difference_p_delong"][0]) == (1e-7, 2.5e-10)
+
+
+def test_one_patient_per_class_gives_no_interval_of_the_difference_and_no_p():
+    """Whichever of the two patients are drawn, LA-DNN is right about all images and the baseline about none."""
+    tables = {"ladnn": [0.9, 0.9, 0.1, 0.1], "baseline": [0.1, 0.1, 0.9, 0.9]}
+    both = {
+        ("d0", "tiny", task): {0: small(probabilities).assign(patient=list("aabb"))}
+        for task, probabilities in tables.items()
+    }
+    rows = rows_of(both, backbones=("tiny",))
+    difference = rows["accuracy", "d0", "tiny"].difference
+    assert (difference.mean, difference.low, difference.high, difference.p) == (100, None, None, None)
+    text = table2_text.to_markdown(list(rows.values()), TITLES, 1, **OPTIONS)
+    assert "| Accuracy | 0.0 [n/a] | - | 100.0 [n/a] | - | +100.0 [n/a] | n/a | - |" in text
