@@ -127,8 +127,9 @@ def test_maps_follow_the_order_of_the_labels(tiny_backbone):
     assert list(np.asarray(maps).max(axis=(0, 1, 2)) > 0) == [False, False, False, True, False, False]
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
-def test_equals_tf_keras_vis(backbone):
+@pytest.mark.parametrize(("number", "backbone"), enumerate(sorted(BACKBONES)))
+def test_equals_tf_keras_vis(number, backbone):
+    """COVID-19 and, of the lesions, one for each backbone, as tf-keras-vis needs a forward pass for each."""
     vis = pytest.importorskip("tf_keras_vis.gradcam_plus_plus")
     keras.utils.set_random_seed(4)
     model = build_model(backbone, image_size=96)
@@ -140,7 +141,7 @@ def test_equals_tf_keras_vis(backbone):
     joined = keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(list(logits.output.values())))
     reference = vis.GradcamPlusPlus(joined, clone=False)
     pooling_reads = model.get_layer("features").input._keras_history.operation.name
-    for label in range(6):
+    for label in (0, 1 + number % 5):
         expected = reference(
             lambda output, label=label: output[:, label],
             images,
