@@ -6,7 +6,9 @@ a classifier that sees no pixel; and sets beside them runs that were trained on 
 """
 
 import dataclasses
+import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,12 +18,11 @@ from absl import flags, logging
 
 from ladnn_tf import audit_text, command, drawing, runs, shortcuts
 from ladnn_tf.audit_sheet import contact_sheet
+from ladnn_tf.audit_sources import source_grouped
+from ladnn_tf.audit_views import UNCHANGED, Views, altered_views, evaluated_split, one_of_each_class
 from ladnn_tf.calibration import calibrated_probabilities
-from ladnn_tf.data import pipeline, preprocess
-from ladnn_tf.data.alterations import ALTERATIONS, common_resolution
-from ladnn_tf.data.lungs import NoLungsError
+from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
-from ladnn_tf.data.splits import papers_in_several_splits
 from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, SPLITS
 from ladnn_tf.models.ladnn import logits_model
@@ -29,11 +30,6 @@ from ladnn_tf.models.ladnn import logits_model
 USAGE = "python -m ladnn_tf.audit --run=runs/NAME [--run=...] [--manifest=FILE] [--source_run=runs/OTHER]"
 FILES = ("audit.json", "audit.md", "audit.png")
 LEVEL = 0.95
-UNCHANGED = "unchanged"
-COMMON_RESOLUTION = "common resolution"
-
-Views = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Alteration -> `(N, S, S, 3)` uint8 images and (N,) bool, whether each could be altered."""
 
 
 def audit(
@@ -59,55 +55,41 @@ def audit(
         What `audit.json` holds, and a positive and a negative slice of the split in every alteration.
 
     Raises:
-        ValueError: if the data cannot be read, the split lacks a class, or a source run shares papers between
-            its splits.
+        ValueError: if the data cannot be read, the split lacks a class, a run's `metrics.json` is of another
+            model, a model is there twice, or a source run is none (`audit_sources.source_grouped`). No model has
+            then been asked, and no look is counted.
     """
     options = {"resamples": resamples, "seed": seed, "level": LEVEL}
-    frame = _both_classes(read_manifest(manifest), split)
-    source_frames = [_source_grouped(run, split) for run in source_runs]
+    _check_runs([*audited, *source_runs])
+    data = read_manifest(manifest)
+    frame = evaluated_split(data, split)
     pipeline.verify_images(frame)
+    grouped = [source_grouped(run, split) for run in source_runs]
+    form_of_files = _form_of_files(data, split, options)
     results, views = [], {}
     for run in audited:
         size = run.card.image_size
         if size not in views:
             views[size] = altered_views(frame, size)
         results.append(_audit_run(run, frame, views[size], options))
-        if file_sha256(manifest) == run.card.manifest["sha256"]:
-            runs.count_look(run, split)
+    source_results = [
+        _audit_source_run(run, rows, origins, options)
+        for run, (rows, origins) in zip(source_runs, grouped, strict=True)
+    ]
+    own_data = [run for run in audited if run.card.manifest["sha256"] == data.attrs["sha256"]]
+    for run in (*own_data, *source_runs):
+        runs.count_look(run, split)
     found = {
         "split": split,
-        "manifest": {"file": Path(manifest).name, "sha256": file_sha256(manifest)},
+        "manifest": {"file": Path(manifest).name, "sha256": data.attrs["sha256"]},
         **_counts(frame),
         **options,
         "sources": shortcuts.count_sources(frame),
         "runs": results,
-        "form_of_files": _form_of_files(read_manifest(manifest), split, options),
-        "source_runs": [
-            _audit_source_run(run, rows, split, options)
-            for run, rows in zip(source_runs, source_frames, strict=True)
-        ],
+        "form_of_files": form_of_files,
+        "source_runs": source_results,
     }
-    return found, _one_of_each_class(frame, views[audited[0].card.image_size])
-
-
-def altered_views(frame: pd.DataFrame, size: int) -> Views:
-    """Loads the images of manifest rows, unchanged and in every alteration.
-
-    Args:
-        frame: manifest rows.
-        size: the side S of the network's input in pixels.
-
-    Returns:
-        Each alteration's images; where it was not possible the image is black.
-    """
-    unchanged = pipeline.load_images(frame, size)
-    views = {UNCHANGED: (unchanged, np.ones(len(frame), bool))}
-    for name, function in ALTERATIONS.items():
-        logging.info("altering %d images: %s", len(frame), name)
-        views[name] = _altered(unchanged, function)
-    originals = (preprocess.decode(Path(path).read_bytes()) for path in frame["path"])
-    common = np.stack([common_resolution(original, size) for original in originals])
-    return views | {COMMON_RESOLUTION: (common, np.ones(len(frame), bool))}
+    return found, one_of_each_class(frame, views[audited[0].card.image_size])
 
 
 def write_audit(found: dict, examples: Views, out: Path) -> None:
@@ -118,63 +100,69 @@ def write_audit(found: dict, examples: Views, out: Path) -> None:
     write_atomically(out / "audit.json", text.encode())
 
 
-def check_out(out: Path, audited: Sequence[runs.Run]) -> None:
-    """Checks that an audit of these runs may be written to a folder.
+def check_out(
+    out: Path, audited: Sequence[runs.Run], split: str, manifest_sha256: str, source_runs: Sequence[runs.Run] = ()
+) -> None:
+    """Checks that an audit may be written to a folder; the folder is made.
+
+    Args:
+        out: the folder. An audit that lies there is replaced only by one of the same split, data and models.
+        audited: the runs.
+        split: that is audited.
+        manifest_sha256: of the data.
+        source_runs: as in `audit`.
 
     Raises:
-        ValueError: if it is a run, or holds an audit of other models.
+        ValueError: if it is a run, or holds another audit.
+        OSError: if nothing can be written there.
     """
     if any((out / name).exists() for name in ("config.flags", "card.json")):
         raise ValueError(f"--out={out} is a run; give a folder of the audit's own, such as {out / 'audit'}")
     path = out / "audit.json"
-    if not path.exists():
-        return
+    if path.exists():
+        new = {
+            "split": split,
+            "data": manifest_sha256,
+            "runs": sorted(run.card.model_sha256 for run in audited),
+            "source runs": sorted(run.card.model_sha256 for run in source_runs),
+        }
+        old = _subject(path)
+        others = [name for name in new if new[name] != old[name]]
+        if others:
+            raise ValueError(
+                f"{path} is an audit of other things ({', '.join(others)}), which is not overwritten; "
+                "give another --out"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):  # before the work, not after it
+        pass
+
+
+def _subject(path: Path) -> dict[str, str | list[str]]:
+    """Reads what an `audit.json` is an audit of."""
     try:
-        models = [run["model_sha256"] for run in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+        old = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "split": old["split"],
+            "data": old["manifest"]["sha256"],
+            "runs": sorted(run["model_sha256"] for run in old["runs"]),
+            "source runs": sorted(run["model_sha256"] for run in old["source_runs"]),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no audit of this version; give another --out") from error
-    if models != [run.card.model_sha256 for run in audited]:
-        raise ValueError(f"{path} is an audit of other runs, which is not overwritten; give another --out")
 
 
-def _both_classes(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
-    frame = select_split(manifest, split)
-    if frame[COVID].nunique() < 2:
-        raise ValueError(
-            f"all {len(frame)} images of split {split!r} of {manifest.attrs['path']} have {COVID} = "
-            f"{frame[COVID].iloc[0]}; an AUC needs both classes, give another --split or --manifest"
-        )
-    return frame
-
-
-def _source_grouped(run: runs.Run, split: str) -> pd.DataFrame:
-    manifest = read_manifest(run.config.manifest)
-    if manifest.attrs["sha256"] != run.card.manifest["sha256"]:
-        raise ValueError(
-            f"{run.config.manifest} is not the data that {run.folder} was trained on (another SHA-256); put the "
-            "manifest back as it was"
-        )
-    shared = papers_in_several_splits(manifest)
-    if len(shared):
-        raise ValueError(
-            f"--source_run={run.folder}: {len(shared)} source papers of {run.config.manifest}, such as "
-            f"{shared.index[0]}, are in several splits; train it on a manifest made with "
-            "python -m ladnn_tf.data.manifest --split=source"
-        )
-    frame = _both_classes(manifest, split)
-    pipeline.verify_images(frame)
-    return frame
-
-
-def _altered(images: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    altered, possible = np.zeros_like(images), np.ones(len(images), bool)
-    for position, image in enumerate(images):
-        try:
-            altered[position] = function(image)
-        except NoLungsError as error:
-            logging.warning("image %d is left out: %s", position, error)
-            possible[position] = False
-    return altered, possible
+def _check_runs(every: Sequence[runs.Run]) -> None:
+    """Checks that no model is there twice, and that a look at each can be counted."""
+    folders: dict[str, Path] = {}
+    for run in every:
+        other = folders.get(run.card.model_sha256)
+        if other:
+            raise ValueError(
+                f"the same model is given twice, as {other} and {run.folder}; it would be set beside itself"
+            )
+        folders[run.card.model_sha256] = run.folder
+        runs.read_metrics(run.folder, run.card.model_sha256)
 
 
 def _probabilities(run: runs.Run) -> Callable[[np.ndarray], np.ndarray]:
@@ -205,22 +193,30 @@ def _audit_run(run: runs.Run, frame: pd.DataFrame, views: Views, options: dict) 
     }
 
 
-def _audit_source_run(run: runs.Run, frame: pd.DataFrame, split: str, options: dict) -> dict:
+def _audit_source_run(run: runs.Run, frame: pd.DataFrame, origins: list[dict], options: dict) -> dict:
     images = pipeline.load_images(frame, run.card.image_size)
     table = frame.assign(probability=_probabilities(run)(images))
-    runs.count_look(run, split)
-    return _identity(run) | _counts(frame) | {"manifest": run.card.manifest, UNCHANGED: _unchanged(table, options)}
+    return _identity(run) | _counts(frame) | {"origins": origins, UNCHANGED: _unchanged(table, options)}
 
 
-def _identity(run: runs.Run) -> dict[str, str]:
+def _identity(run: runs.Run) -> dict:
     card = run.card
     return {
         "name": card.name,
         "task": card.task,
         "backbone": card.backbone,
         "weights": card.weights,
+        "image_size": card.image_size,
+        "manifest": card.manifest,
+        "settings_sha256": _settings_sha256(run),
         "model_sha256": card.model_sha256,
     }
+
+
+def _settings_sha256(run: runs.Run) -> str:
+    """Returns what is equal for runs that differ by no more than their seed: same data, weights and settings."""
+    settings = dataclasses.replace(run.config, seed=0, manifest=run.card.manifest["sha256"])
+    return hashlib.sha256((settings.to_flags() + run.card.weights).encode()).hexdigest()
 
 
 def _unchanged(table: pd.DataFrame, options: dict) -> dict:
@@ -243,16 +239,8 @@ def _form_of_files(manifest: pd.DataFrame, split: str, options: dict) -> dict:
         return {"not_done": "it would be judged on the images that it is fitted on"}
     if training[COVID].nunique() < 2:
         return {"not_done": "the manifest has no training images of both classes to fit it on"}
+    pipeline.verify_images(training)
     return shortcuts.form_of_files(training, select_split(manifest, split), options)
-
-
-def _one_of_each_class(frame: pd.DataFrame, views: Views) -> Views:
-    possible = np.logical_and.reduce([each for _, each in views.values()])
-    rows = []
-    for covid in (1, 0):
-        own = np.flatnonzero(frame[COVID] == covid)
-        rows.append(next((row for row in own if possible[row]), own[0]))
-    return {name: (images[rows], each[rows]) for name, (images, each) in views.items()}
 
 
 def main(argv: list[str]) -> int:
@@ -275,9 +263,6 @@ def main(argv: list[str]) -> int:
 
     audited = [runs.load_run(folder) for folder in flag_values.run]
     source_runs = [runs.load_run(folder) for folder in flag_values.source_run]
-    for given in (flag_values.run, flag_values.source_run):
-        if len({Path(folder).resolve() for folder in given}) < len(given):
-            raise ValueError(f"a run is given twice: {', '.join(given)}")
     manifest = flag_values.manifest or audited[0].config.manifest
     out = Path(flag_values.out or audited[0].folder / f"audit_{flag_values.split}")
     for run in audited:
@@ -286,7 +271,7 @@ def main(argv: list[str]) -> int:
                 f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give "
                 "--out=FOLDER so that its audit is kept apart"
             )
-    check_out(out, audited)
+    check_out(out, audited, flag_values.split, file_sha256(manifest), source_runs)
     found, examples = audit(
         audited,
         flag_values.split,
@@ -295,8 +280,8 @@ def main(argv: list[str]) -> int:
         resamples=flag_values.resamples,
         seed=flag_values.seed,
     )
-    write_audit(found, examples, out)
     print(audit_text.format_audit(found))
+    write_audit(found, examples, out)
     print("written: " + ", ".join(str(out / name) for name in FILES))
     return 0
 

@@ -9,7 +9,6 @@ Nothing here needs a model: the input is a DataFrame with a row per image and th
 """
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +27,16 @@ SMALLEST_SOURCE = 5
 
 UNKNOWN_SOURCE = "not given"
 
+FEWEST_PATIENTS = 5
+"""Of each class, for any verdict: a bootstrap of two or three patients gives far too narrow an interval."""
+
 SHOWN = "above chance"
 NOT_SHOWN = "chance is inside the interval"
 REVERSED = "below chance"
 UNJUDGED = "no interval"
+TOO_FEW = f"fewer than {FEWEST_PATIENTS} patients of a class"
 """What an AUC with its interval says of chance, 0.5; a shortcut is shown by the first only."""
 
-_ONE_SIDED = 0.025
 _KINDS = {"L": "grey", "1": "grey", "I": "grey", "I;16": "grey", "RGB": "colour", "P": "palette"}
 _OTHER_KIND = "alpha"
 
@@ -57,24 +59,21 @@ def auc_interval(table: pd.DataFrame, options: dict) -> intervals.Interval:
 def against_chance(auc: intervals.Interval, table: pd.DataFrame) -> str:
     """What an AUC says of chance.
 
-    An AUC of 1 or of 0 has no bootstrap interval, as no resample differs. It is then judged by the probability
-    that chance puts all patients of one class before all of the other, one in (n choose positives).
+    An AUC of 1 or of 0 has no bootstrap interval, as no resample differs. With `FEWEST_PATIENTS` of each class it
+    is judged all the same: chance puts 5 patients before 5 others once in 252 (10 choose 5), below 2.5 %.
 
     Args:
         auc: with its interval.
         table: the predictions that it belongs to, see the module's description.
 
     Returns:
-        `SHOWN`, `NOT_SHOWN`, `REVERSED` or `UNJUDGED`.
+        `SHOWN`, `NOT_SHOWN`, `REVERSED`, `UNJUDGED` or `TOO_FEW`.
     """
+    if min(table.loc[table[COVID] == covid, "patient"].nunique() for covid in (0, 1)) < FEWEST_PATIENTS:
+        return TOO_FEW
     if auc.low is not None:
         return SHOWN if auc.low > 0.5 else REVERSED if auc.high < 0.5 else NOT_SHOWN
-    if auc.value not in (0.0, 1.0):
-        return UNJUDGED
-    positives, negatives = (table.loc[table[COVID] == covid, "patient"].nunique() for covid in (1, 0))
-    if 1 / math.comb(positives + negatives, positives) > _ONE_SIDED:
-        return UNJUDGED
-    return SHOWN if auc.value == 1.0 else REVERSED
+    return {1.0: SHOWN, 0.0: REVERSED}.get(auc.value, UNJUDGED)
 
 
 def altered_against_unchanged(unchanged: pd.DataFrame, altered: np.ndarray, options: dict) -> dict:
@@ -143,9 +142,14 @@ def by_source(table: pd.DataFrame, options: dict) -> list[dict]:
 
 
 def count_sources(frame: pd.DataFrame) -> dict[str, int]:
-    """Returns `all`, how many sources there are, and `with_both_classes`, how many of them hold both."""
-    classes = frame.groupby(pooled_sources(frame["source"], 1))[COVID].nunique()
-    return {"all": len(classes), "with_both_classes": int((classes == 2).sum())}
+    """Returns `all` sources, how many are `with_both_classes`, and how many `images_without` one there are."""
+    names = pooled_sources(frame["source"], 1)
+    classes = frame.groupby(names)[COVID].nunique()
+    return {
+        "all": len(classes),
+        "with_both_classes": int((classes == 2).sum()),
+        "images_without": int(names.isna().sum()),
+    }
 
 
 def form_of_files(training: pd.DataFrame, evaluated: pd.DataFrame, options: dict) -> dict:
