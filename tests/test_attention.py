@@ -127,7 +127,7 @@ def test_maps_follow_the_order_of_the_labels(tiny_backbone):
     assert list(np.asarray(maps).max(axis=(0, 1, 2)) > 0) == [False, False, False, True, False, False]
 
 
-@pytest.mark.parametrize(("number", "backbone"), enumerate(sorted(BACKBONES)))
+@pytest.mark.parametrize(("number", "backbone"), list(enumerate(sorted(BACKBONES))))
 def test_equals_tf_keras_vis(number, backbone):
     """COVID-19 and, of the lesions, one for each backbone, as tf-keras-vis needs a forward pass for each."""
     vis = pytest.importorskip("tf_keras_vis.gradcam_plus_plus")
