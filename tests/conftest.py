@@ -1,8 +1,12 @@
 """Fixtures that several test modules share."""
 
+import gc
 from pathlib import Path
 
 import pytest
+
+# Keras' graphs are millions of long-lived objects: Python's defaults would walk them again and again.
+gc.set_threshold(50_000, 20, 50)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

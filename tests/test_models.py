@@ -71,8 +71,8 @@ def test_backbone_sweep(name, images, tmp_path):
     assert [path for path, g in gradients.items() if g is None or not np.any(g)] == []
 
     take_a_step(model, images)
-    if name in ("densenet121", "efficientnet_b1"):
-        return  # of the same blocks as densenet169 and efficientnet_b0, which stand for them in mixed precision
+    if name in ("resnet50", "densenet169", "efficientnet_b1"):
+        return  # in mixed precision a smaller network of the same family stands for them
     # float16 is several times slower on a processor: one backbone stands for it.
     precision = "mixed_float16" if name == "resnet18" else "mixed_bfloat16"
     mixed = build_model(name, image_size=64, precision=precision)
