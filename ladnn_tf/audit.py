@@ -265,12 +265,8 @@ def main(argv: list[str]) -> int:
     source_runs = [runs.load_run(folder) for folder in flag_values.source_run]
     manifest = flag_values.manifest or audited[0].config.manifest
     out = Path(flag_values.out or audited[0].folder / f"audit_{flag_values.split}")
-    for run in audited:
-        if not flag_values.out and file_sha256(manifest) != run.card.manifest["sha256"]:
-            raise ValueError(
-                f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give "
-                "--out=FOLDER so that its audit is kept apart"
-            )
+    for run in audited if not flag_values.out else ():
+        runs.check_own_data(run, manifest, "audit is")
     check_out(out, audited, flag_values.split, file_sha256(manifest), source_runs)
     found, examples = audit(
         audited,

@@ -10,7 +10,7 @@ from ladnn_tf import runs
 from ladnn_tf.audit_views import evaluated_split
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest
-from ladnn_tf.data.sources import papers
+from ladnn_tf.data.sources import papers, without_dataset
 from ladnn_tf.data.splits import papers_in_several_splits
 from ladnn_tf.labels import COVID
 
@@ -70,7 +70,7 @@ def origins(manifest: pd.DataFrame, split: str) -> list[dict]:
         `trained_archives`: their names, sorted; `from_other_archives`; `without_source`. The four numbers add up
         to `images`.
     """
-    name = manifest["source"].str.split("/", n=1).str[-1]  # without the dataset, as in `sources.papers`
+    name = without_dataset(manifest)
     paper = papers(manifest)
     archive = name.where(paper == "", "")
     trained = archive.isin(set(archive[manifest["split"] == "train"]) - {""})

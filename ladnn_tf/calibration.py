@@ -12,6 +12,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
+# A table saved with six digits agrees better than this; another temperature does not.
+_TOLERANCE = 1e-3
 
 
 def calibrated_probabilities(logits: ArrayLike, temperature: float) -> np.ndarray:
@@ -23,6 +25,25 @@ def calibrated_probabilities(logits: ArrayLike, temperature: float) -> np.ndarra
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"the temperature should be a finite number above 0, got {temperature}")
     return expit(np.asarray(logits, np.float64) / temperature)
+
+
+def worst_mismatch(logits: ArrayLike, probabilities: ArrayLike, temperature: float) -> int | None:
+    """Returns the row whose probability is furthest from what its logit gives at a temperature.
+
+    Args:
+        logits: (n,), at least one.
+        probabilities: (n,) in [0, 1], such as a file has them.
+        temperature: that they are said to be calibrated with.
+
+    Returns:
+        The row, from 0; None where all agree within `_TOLERANCE`.
+
+    Raises:
+        ValueError: as `calibrated_probabilities`.
+    """
+    off = np.abs(calibrated_probabilities(logits, temperature) - np.asarray(probabilities, np.float64))
+    row = int(np.argmax(off))
+    return None if off[row] <= _TOLERANCE else row
 
 
 def fit_temperature(

@@ -64,11 +64,8 @@ def evaluate(
     """
     own = out.resolve() == run.folder.resolve()
     own_data = file_sha256(manifest) == run.card.manifest["sha256"]
-    if own and not own_data:
-        raise ValueError(
-            f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
-            "that its figures are kept apart"
-        )
+    if own:
+        runs.check_own_data(run, manifest, "figures are")
     if not own and any((out / name).exists() for name in ("config.flags", "card.json")):
         raise ValueError(f"--out={out} is another run; its predictions are not overwritten, give another folder")
     runs.read_metrics(out, run.card.model_sha256)  # of this model, or an error before the work

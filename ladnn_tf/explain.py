@@ -252,11 +252,8 @@ def main(argv: list[str]) -> int:
             print(f"not explained: {error}")
         return 1 if errors else 0
     manifest = flag_values.manifest or run.config.manifest
-    if not flag_values.out and file_sha256(manifest) != run.card.manifest["sha256"]:
-        raise ValueError(
-            f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
-            "that its figures are kept apart"
-        )
+    if not flag_values.out:
+        runs.check_own_data(run, manifest, "figures are")
     pairs, summary = measure(
         run,
         other,

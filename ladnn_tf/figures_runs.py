@@ -7,16 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ladnn_tf import metrics, runs
-from ladnn_tf.calibration import calibrated_probabilities
+from ladnn_tf import calibration, metrics, runs, same_images
 from ladnn_tf.labels import COVID, LESIONS
 
 TASK_NAMES = {"ladnn": "LA-DNN", "baseline": "baseline"}
 
 HISTORY = ("epoch", "loss", "val_loss", "val_covid_loss", "val_auc", "learning_rate")
 """Columns of every `history.csv`; LA-DNN's has `covid_loss` and `lesions_loss` too."""
-
-_PROBABILITY_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,27 +173,25 @@ def _read_table(run: runs.Run, split: str) -> pd.DataFrame:
     if not finite.all():
         image = table["image"].iloc[np.argmin(finite)]
         raise ValueError(f"{path} is damaged: not all outputs of image {image!r} are numbers; {again}")
-    expected = calibrated_probabilities(table["covid_logit"], run.card.temperature)
-    off = np.abs(expected - table["covid_probability"].to_numpy(np.float64))
-    if not (off <= _PROBABILITY_TOLERANCE).all():
+    logits, probabilities = table["covid_logit"], table["covid_probability"]
+    if calibration.worst_mismatch(logits, probabilities, run.card.temperature) is not None:
         raise ValueError(f"{path} was not predicted with the temperature of this run's card; {again}")
     return table
 
 
 def _in_the_order_of(first: pd.DataFrame, table: pd.DataFrame, one: Path, other: Path) -> pd.DataFrame:
-    different = sorted(set(first["image"]) ^ set(table["image"]))
+    different = same_images.unshared_images(first, table)
     if different:
         raise ValueError(
             f"{one} and {other} were evaluated on different images ({len(different)} are in one of them alone, "
             f"such as {different[0]!r}); one figure holds runs on the same images only: evaluate both with the "
             "same manifest"
         )
-    table = table.set_index("image").loc[first["image"]].reset_index()
-    for column in (COVID, "patient"):
-        differs = np.flatnonzero(first[column].to_numpy() != table[column].to_numpy())
-        if len(differs):
-            raise ValueError(
-                f"{one} and {other} disagree about the {column} of image {first['image'].iloc[differs[0]]!r}; "
-                "evaluate both with the same manifest"
-            )
+    table = same_images.in_the_order_of(first, table)
+    if found := same_images.first_disagreement(first, table):
+        column, image = found
+        raise ValueError(
+            f"{one} and {other} disagree about the {column} of image {image!r}; evaluate both with the same "
+            "manifest"
+        )
     return table

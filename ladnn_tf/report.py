@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from ladnn_tf import calibration, intervals, metrics
+from ladnn_tf import calibration, intervals, metrics, same_images
 from ladnn_tf.data.sources import OTHER_SOURCES, pooled_sources
 from ladnn_tf.labels import COVID, LESIONS
 
@@ -23,8 +23,6 @@ AGE_BANDS = {"0 to 39": (0, 40), "40 to 59": (40, 60), "60 and over": (60, np.in
 LEVEL = 0.95
 
 _REQUIRED = ("image", "patient", "source", "sex", "age", COVID, "covid_logit", "covid_probability", *LESIONS)
-# A table saved with six digits agrees better than this; another temperature does not.
-_PROBABILITY_TOLERANCE = 1e-3
 
 
 def evaluate_predictions(
@@ -114,20 +112,19 @@ def compare(
     """
     _check_table(a)
     _check_table(b)
-    if set(a["image"]) != set(b["image"]):
-        only = sorted(set(a["image"]) ^ set(b["image"]))
+    only = same_images.unshared_images(a, b)
+    if only:
         raise ValueError(
             f"two runs can be compared on the same images only; {len(only)} images are in one table alone, "
             f"such as {only[0]!r}; predict the same split of the same manifest with both"
         )
-    b = b.set_index("image").loc[a["image"]].reset_index()
-    for column in (COVID, "patient"):
-        differs = np.flatnonzero(a[column].to_numpy() != b[column].to_numpy())
-        if len(differs):
-            raise ValueError(
-                f"the two runs disagree about the {column} of image {a['image'].iloc[differs[0]]!r}; "
-                "predict with both from the same manifest"
-            )
+    b = same_images.in_the_order_of(a, b)
+    if found := same_images.first_disagreement(a, b):
+        column, image = found
+        raise ValueError(
+            f"the two runs disagree about the {column} of image {image!r}; predict with both from the same "
+            "manifest"
+        )
 
     def statistic(frame: pd.DataFrame, threshold: float) -> intervals.Statistic:
         def values(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -172,9 +169,8 @@ def _check_table(table: pd.DataFrame) -> None:
 
 def _check_temperature(table: pd.DataFrame, temperature: float) -> None:
     expected = calibration.calibrated_probabilities(table["covid_logit"], temperature)
-    off = np.abs(expected - table["covid_probability"].to_numpy(np.float64))
-    row = int(np.argmax(off))
-    if not off[row] <= _PROBABILITY_TOLERANCE:
+    row = calibration.worst_mismatch(table["covid_logit"], table["covid_probability"], temperature)
+    if row is not None:
         raise ValueError(
             f"covid_probability of image {table['image'].iloc[row]!r} (row {row}) is "
             f"{table['covid_probability'].iloc[row]}, but its logit at temperature {temperature:g} gives "

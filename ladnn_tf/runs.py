@@ -23,7 +23,7 @@ from ladnn_tf.config import TrainConfig, read_config
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.devices import grow_gpu_memory
-from ladnn_tf.files import write_atomically
+from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.ladnn import logits_model
 
@@ -161,6 +161,24 @@ def load_run(folder: str | Path) -> Run:
             f"{card.manifest}; copy the whole folder of the run again"
         )
     return Run(folder, config, card)
+
+
+def check_own_data(run: Run, manifest: str | Path, what: str) -> None:
+    """Checks that results on a manifest may go into the run's own folder.
+
+    Args:
+        run: the run.
+        manifest: the data of the results.
+        what: the results with their verb, such as `figures are`, for the message.
+
+    Raises:
+        ValueError: if the run was trained on other data.
+    """
+    if file_sha256(manifest) != run.card.manifest["sha256"]:
+        raise ValueError(
+            f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
+            f"that its {what} kept apart"
+        )
 
 
 def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = BATCH_SIZE) -> dict[str, np.ndarray]:

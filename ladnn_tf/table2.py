@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ladnn_tf import delong, intervals, metrics
+from ladnn_tf import delong, intervals, metrics, same_images
 from ladnn_tf.labels import COVID
 from ladnn_tf.published_table2 import METRICS, published
 
@@ -148,16 +148,12 @@ def _aligned_runs(predictions: Predictions, dataset: str) -> dict[tuple[str, str
 
 def _aligned(table: pd.DataFrame, reference: pd.DataFrame, what: str) -> pd.DataFrame:
     """Returns the rows of a table in the order of another of the same images."""
-    if set(table["image"]) != set(reference["image"]) or len(table) != len(reference):
+    if same_images.unshared_images(table, reference) or len(table) != len(reference):
         raise ValueError(f"{what} was tested on other images than the other runs; evaluate it again")
-    table = table.set_index("image").loc[reference["image"]].reset_index()
-    for column in (COVID, "patient"):
-        differs = np.flatnonzero(table[column].to_numpy() != reference[column].to_numpy())
-        if len(differs):
-            raise ValueError(
-                f"{what} has another {column} for image {table['image'].iloc[differs[0]]!r} than the "
-                "other runs; evaluate it again"
-            )
+    table = same_images.in_the_order_of(reference, table)
+    if found := same_images.first_disagreement(table, reference):
+        column, image = found
+        raise ValueError(f"{what} has another {column} for image {image!r} than the other runs; evaluate it again")
     return table
 
 

@@ -27,13 +27,22 @@ ARCHIVES = frozenset(
 """Sources, without their dataset, that collect the images of many papers or patients."""
 
 
+def without_dataset(frame: pd.DataFrame) -> pd.Series:
+    """Returns the paper or archive of each row, without the dataset: str, `""` where there is no source.
+
+    Args:
+        frame: column `source`.
+    """
+    return frame["source"].str.split("/", n=1).str[-1]
+
+
 def papers(frame: pd.DataFrame) -> pd.Series:
     """Returns the paper of each row, without the dataset: str, `""` for an archive, a phantom or no source.
 
     Args:
         frame: column `source`.
     """
-    name = frame["source"].str.split("/", n=1).str[-1]
+    name = without_dataset(frame)
     return name.mask(name.isin(ARCHIVES), "").rename("paper")
 
 
