@@ -1,9 +1,11 @@
 # `make quickstart` and `make test` each work as the first command after cloning: both make .venv themselves.
 PYTHON ?= python3
 VENV ?= .venv
+MODEL ?= models/edge/int8.tflite
+TEST_PROCESSES ?= 2
 RUN = TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m
 
-.PHONY: venv quickstart test lint clean
+.PHONY: venv quickstart test lint clean edge-bundle
 
 venv: $(VENV)/installed
 
@@ -36,7 +38,11 @@ lint: venv
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(RUN) pytest --cov --cov-report=term
+	$(RUN) pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --cov --cov-report=term
+
+# One archive for boxes without internet; build/wheels keeps what was downloaded.
+edge-bundle: venv
+	$(RUN) export.edge_bundle --model=$(MODEL) --out=dist --wheels=build/wheels
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .coverage

@@ -15,6 +15,8 @@ TRAIN = [
     "scipy>=1.13",
     "tensorboard>=2.20",
 ]
+EDGE = ["ai-edge-litert>=2.1"]
+EXPORT = [*EDGE, "ai-edge-quantizer>=0.10", "packaging>=24", "setuptools>=77", "tensorflow-serving-api>=2.19"]
 
 setup(
     name="ladnn_tf",
@@ -28,7 +30,8 @@ setup(
     extras_require={
         "train": [TENSORFLOW.format(""), *TRAIN],
         "gpu": [TENSORFLOW.format("[and-cuda]"), *TRAIN],
-        "edge": ["ai-edge-litert>=2.1"],
+        "edge": EDGE,
+        "export": EXPORT,
         "dicom": [
             "nibabel>=5.3",
             "pydicom>=3.0",
@@ -46,7 +49,22 @@ setup(
             "uvicorn>=0.34",
         ],
         "hub": ["keras-hub>=0.25", TENSORFLOW.format("")],
-        "benchmark": ["monai>=1.5", "tf-keras-vis>=0.8.7", "torch==2.13.0"],
-        "dev": ["keras-hub>=0.25", "pytest>=8", "pytest-cov>=6", "ruff>=0.9", "tf-keras-vis>=0.8.7"],
+        "benchmark": [
+            "monai>=1.5",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
+            "tf-keras-vis>=0.8.7",
+            "torch==2.13.0",
+        ],
+        "dev": [
+            *EXPORT,
+            "keras-hub>=0.25",
+            "pytest>=8",
+            "pytest-cov>=6",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "tf-keras-vis>=0.8.7",
+        ],
     },
 )

@@ -19,11 +19,12 @@ import tensorflow as tf
 from absl import flags, logging
 from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 
+from benchmarks.random_model import random_model
 from benchmarks.training_table import ratio, spread
 from ladnn_tf import command
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.attention import attention_model, normalised
-from ladnn_tf.models.ladnn import build_model, logits_model
+from ladnn_tf.models.ladnn import logits_model
 
 USAGE = "python -m benchmarks.attention --backbone=densenet169 [--image_size=224] [--batch_size=1] [--rounds=9]"
 FORWARD, MAPS, REFERENCE = "logits", "logits and maps", "maps by tf-keras-vis"
@@ -138,10 +139,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_integer("calls", 20, "calls of the fast ones in each round", 1, **fv)
     command.parse(flag_values, argv, USAGE)
 
-    keras.utils.set_random_seed(0)
-    model = build_model(flag_values.backbone, image_size=flag_values.image_size)
-    kernel = model.get_layer("lesions_logits").kernel  # zeros, whose maps would be empty
-    kernel.assign(np.random.default_rng(1).normal(0, 0.1, kernel.shape))
+    model = random_model(flag_values.backbone, flag_values.image_size)
     shape = (flag_values.batch_size, flag_values.image_size, flag_values.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
     functions = contenders(model, images)

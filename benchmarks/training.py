@@ -13,7 +13,7 @@ contender, and each holds 3 to 6 GiB of memory: more variants than the machine h
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -145,8 +145,8 @@ def compare(
     }
 
 
-def machine() -> dict:
-    """The processor, what it can do, and the versions of what computes on it."""
+def machine(packages: Sequence[str] = _PACKAGES) -> dict:
+    """The processor, what it can do, and the versions of Python and of the packages, where they are installed."""
     information = {}
     path = Path("/proc/cpuinfo")
     if path.is_file():
@@ -154,7 +154,7 @@ def machine() -> dict:
         information = {key.strip(): value.strip() for key, _, value in lines}
     found = information.get("flags", information.get("Features", "")).split()
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -71,7 +71,7 @@ def format_summary(summary: dict, peak_memory: Mapping[str, float], backbone: st
         for name, modes in per_image.items()
     ]
     title = ["images per second", *MODES, "model, ms per image", "both / model", "peak GiB"]
-    text = _columns([title, *rows])
+    text = columns([title, *rows])
     references = summary["to_torch"]
     if not references:
         reason = "left out by --notorch" if backbone in COUNTERPARTS else f"MONAI has no {backbone}"
@@ -79,7 +79,7 @@ def format_summary(summary: dict, peak_memory: Mapping[str, float], backbone: st
     title = ["our time / PyTorch's, model", *(each["reference"] for each in references.values())]
     ours = list(summary["both_to_model"])
     rows = [[n, *(_with_spread(each["ratios"][n], "{:.2f}") for each in references.values())] for n in ours]
-    return f"{text}\n\n{_columns([title, *rows])}"
+    return f"{text}\n\n{columns([title, *rows])}"
 
 
 def _with_spread(values: dict | None, number: str, factor: float = 1.0) -> str:
@@ -89,7 +89,8 @@ def _with_spread(values: dict | None, number: str, factor: float = 1.0) -> str:
     return f"{median} ({low} to {high})"
 
 
-def _columns(rows: list[list[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = (
         "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(cells))

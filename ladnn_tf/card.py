@@ -10,7 +10,33 @@ from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, LESIONS, TASKS
 
 FORMAT = 2
+FITNESS = ("fit", "unfit", "unmeasured")
+"""Whether an exported model was close enough to the one it was made of; see `export/parity.py`."""
+
 NOTICE = "For research use only. Not a medical device; not for diagnosis or for decisions about patients."
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """How an exported model differs from the run's own.
+
+    Attributes:
+        format: `saved_model`, or of a TFLite file `float32`, `float16`, `dynamic`, `int8` or `int8_mixed`.
+        source_sha256: of the `model.keras` that it was made of.
+        fitness: one of `FITNESS`.
+        reasons: why it is unfit, a sentence each.
+        measured: the figures of the comparison with the run's own model, as in the report beside it.
+    """
+
+    format: str
+    source_sha256: str
+    fitness: str = "unmeasured"
+    reasons: tuple[str, ...] = ()
+    measured: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.fitness not in FITNESS:
+            raise ValueError(f"fitness should be one of {', '.join(FITNESS)}. Received: {self.fitness!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +54,8 @@ class Card:
         threshold: COVID-19 is called at this calibrated probability or above.
         threshold_rule: how the threshold was chosen.
         manifest: `{"file": name, "sha256": hex}` of the data it was trained on.
-        model_sha256: of the model file beside the card.
+        model_sha256: of the model file beside the card; of a TFLite file without the card that is appended to it,
+            of a SavedModel over all its files (`files.folder_sha256`).
         weights_sha256: of the weights alone, in order, which does not change with the date in the file.
         best_epoch: number of the epoch that was kept, from 1.
         metrics: split -> number of images, patients and positives, and the metrics of the diagnosis with their
@@ -38,6 +65,7 @@ class Card:
         labels: of the outputs, in order.
         format: of this card.
         notice: what the model must not be used for.
+        export: of an exported model; None for a run's own.
     """
 
     name: str
@@ -59,6 +87,7 @@ class Card:
     labels: tuple[str, ...] = (COVID, *LESIONS)
     format: int = FORMAT
     notice: str = NOTICE
+    export: Export | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -76,6 +105,12 @@ class Card:
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold should be a probability. Received: {self.threshold}")
 
+    @property
+    def version(self) -> str:
+        """Names the model that gave an answer: the run, the format and the beginning of the model's SHA-256."""
+        form = self.export.format if self.export else "keras"
+        return f"{self.name}-{form}-{self.model_sha256[:12]}"
+
 
 def _other_format(found: Any) -> str:
     return (
@@ -84,10 +119,40 @@ def _other_format(found: Any) -> str:
     )
 
 
+def card_json(card: Card) -> bytes:
+    """A card as JSON, UTF-8."""
+    return (json.dumps(dataclasses.asdict(card), indent=2, allow_nan=False) + "\n").encode()
+
+
 def write_card(card: Card, path: str | Path) -> None:
     """Writes a card as JSON, atomically."""
-    text = json.dumps(dataclasses.asdict(card), indent=2, allow_nan=False) + "\n"
-    write_atomically(Path(path), text.encode())
+    write_atomically(Path(path), card_json(card))
+
+
+def parse_card(content: bytes, name: str) -> Card:
+    """Reads a card from JSON.
+
+    Args:
+        content: from `card_json`.
+        name: where it came from, for messages.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: if it is damaged or of another format.
+    """
+    try:
+        fields = json.loads(content.decode("utf-8"))
+        if fields["format"] != FORMAT:
+            raise ValueError(_other_format(fields["format"]))
+        fields["labels"] = tuple(fields["labels"])
+        if fields.get("export") is not None:
+            reasons = tuple(fields["export"].get("reasons", ()))
+            fields["export"] = Export(**{**fields["export"], "reasons": reasons})
+        return Card(**fields)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} is not a model card of this version: {error}") from error
 
 
 def read_card(path: str | Path, model: str | Path) -> Card:
@@ -104,18 +169,27 @@ def read_card(path: str | Path, model: str | Path) -> Card:
         ValueError: if the card is missing, damaged, of another format, or of another model file.
     """
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        if fields["format"] != FORMAT:
-            raise ValueError(_other_format(fields["format"]))
-        card = Card(**{**fields, "labels": tuple(fields["labels"])})
+        content = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"there is no model card {path}; give the folder of a finished run") from error
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a model card of this version: {error}") from error
-    found = file_sha256(model)
+    card = parse_card(content, str(path))
+    check_model(card, file_sha256(model), path, model)
+    return card
+
+
+def check_model(card: Card, found: str, path: str | Path, model: str | Path) -> None:
+    """Checks that a card belongs to a model.
+
+    Args:
+        card: the card.
+        found: SHA-256 of the model.
+        path, model: of card and model, for the message.
+
+    Raises:
+        ValueError: if the card expects another model.
+    """
     if found != card.model_sha256:
         raise ValueError(
             f"{path} belongs to another model: it expects SHA-256 {card.model_sha256[:12]}..., {model} has "
-            f"{found[:12]}...; copy both files together from their run"
+            f"{found[:12]}...; copy both files together from where they were made"
         )
-    return card

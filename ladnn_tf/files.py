@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -84,8 +85,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def file_sha256(path: str | Path) -> str:
+def file_sha256(path: str | Path, length: int = sys.maxsize) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Args:
+        path: the file.
+        length: how many bytes from its beginning count.
 
     Raises:
         ValueError: if there is no such file.
@@ -93,11 +98,31 @@ def file_sha256(path: str | Path) -> str:
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(min(length, 1 << 20)):
                 digest.update(block)
+                length -= len(block)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()
+
+
+def folder_sha256(folder: str | Path, without: str = "") -> str:
+    """The SHA-256 over names and contents of all files of a folder, in the order of their names.
+
+    Args:
+        folder: of files and folders.
+        without: a subfolder that does not count.
+
+    Returns:
+        64 hexadecimal digits, of the lines `<SHA-256>  <path in the folder>`, which `sha256sum` prints too.
+
+    Raises:
+        ValueError: if a file cannot be read.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    names = [name for name in names if not (without and name.startswith(f"{without}/"))]
+    lines = "".join(f"{file_sha256(Path(folder) / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

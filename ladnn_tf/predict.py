@@ -12,11 +12,12 @@ from absl import flags
 from ladnn_tf import command, runs
 from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.card import Card
-from ladnn_tf.data.preprocess import ImageError, read_image
+from ladnn_tf.data.preprocess import ImageError, decode, resize
+from ladnn_tf.data.quality import refusal
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.ladnn import logits_model
 
-USAGE = "python -m ladnn_tf.predict --run=runs/NAME FILE... [--csv=FILE] [--json=FILE]"
+USAGE = "python -m ladnn_tf.predict --run=runs/NAME FILE... [--csv=FILE] [--json=FILE] [--nocheck]"
 _BATCH = 64
 
 
@@ -29,60 +30,73 @@ class Prediction:
         covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer.
         positive: whether `covid` reaches the card's threshold; None where there is no answer.
         lesions: probability of each lesion, in [0, 1], not calibrated; empty for the baseline.
-        error: why there is no answer, or empty.
+        abstained: whether the model was not asked, because the picture is not taken for a chest-CT slice.
+        reason: why, if it was not asked; else empty.
+        error: why the file could not be read or answered, or empty; then `abstained` is false.
     """
 
     file: str
     covid: float | None = None
     positive: bool | None = None
     lesions: dict[str, float] = dataclasses.field(default_factory=dict)
+    abstained: bool = False
+    reason: str = ""
     error: str = ""
 
 
-def predict(run: runs.Run, files: Sequence[str | Path]) -> list[Prediction]:
-    """Predicts image files, one answer per file, in order; a file that cannot be read gets its error.
+def predict(run: runs.Run, files: Sequence[str | Path], check: bool = True) -> list[Prediction]:
+    """Predicts image files, one answer per file, in order.
 
     Args:
         run: the model and its card.
         files: PNG or JPEG files.
+        check: whether to abstain from pictures that `data.quality.refusal` does not take for a chest-CT slice.
 
     Returns:
-        One `Prediction` per file.
+        One `Prediction` per file: probabilities, an abstention with its reason, or an error, as for a file that
+        cannot be read.
     """
     model = logits_model(run.model)
     answers = []
     for start in range(0, len(files), _BATCH):
-        answers += _predict_batch(model, run.card, files[start : start + _BATCH])
+        answers += _predict_batch(model, run.card, files[start : start + _BATCH], check)
     return answers
 
 
-def _predict_batch(model, card: Card, files: Sequence[str | Path]) -> list[Prediction]:
-    images, errors = {}, {}
+def _predict_batch(model, card: Card, files: Sequence[str | Path], check: bool) -> list[Prediction]:
+    answers, images = {}, {}
     for position, file in enumerate(files):
         try:
-            images[position] = read_image(file, card.image_size)
+            pixels = _read_pixels(file)
         except ImageError as error:
-            errors[position] = str(error)
-    if not images:
-        return [Prediction(str(file), error=errors[position]) for position, file in enumerate(files)]
-    logits = runs.predict_logits(model, np.stack(list(images.values())))
-    covid = calibrated_probabilities(logits[COVID][:, 0], card.temperature)
-    lesions = calibrated_probabilities(logits["lesions"], 1.0) if "lesions" in logits else None
-    rows = {position: row for row, position in enumerate(images)}
-    for position, row in rows.items():
-        if not np.isfinite(covid[row]):
-            errors[position] = f"{files[position]}: the model gives no finite number for this image"
-    return [
-        Prediction(str(file), error=errors[position])
-        if position in errors
-        else Prediction(
-            str(file),
-            float(covid[rows[position]]),
-            bool(covid[rows[position]] >= card.threshold),
-            {} if lesions is None else dict(zip(LESIONS, map(float, lesions[rows[position]]), strict=True)),
-        )
-        for position, file in enumerate(files)
-    ]
+            answers[position] = Prediction(str(file), error=f"{file}: {error}")
+            continue
+        reason = refusal(pixels) if check else ""
+        if reason:
+            answers[position] = Prediction(str(file), abstained=True, reason=reason)
+        else:
+            images[position] = resize(pixels, card.image_size)
+    if images:
+        logits = runs.predict_logits(model, np.stack(list(images.values())))
+        covid = calibrated_probabilities(logits[COVID][:, 0], card.temperature)
+        lesions = calibrated_probabilities(logits["lesions"], 1.0) if "lesions" in logits else [()] * len(images)
+        for position, probability, row in zip(images, covid, lesions, strict=True):
+            answers[position] = _answer(str(files[position]), float(probability), row, card)
+    return [answers[position] for position in range(len(files))]
+
+
+def _read_pixels(file: str | Path) -> np.ndarray:
+    try:
+        return decode(Path(file).read_bytes())
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error
+
+
+def _answer(file: str, covid: float, lesions: Sequence[float], card: Card) -> Prediction:
+    if not np.isfinite(covid):
+        return Prediction(file, error=f"{file}: the model gives no finite number for this image")
+    named = dict(zip(LESIONS, map(float, lesions), strict=True)) if len(lesions) else {}
+    return Prediction(file, covid, covid >= card.threshold, named)
 
 
 def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
@@ -94,6 +108,9 @@ def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
     for p in predictions:
         if p.error:
             lines.append(f"{p.file:<{width}}  no answer: {p.error}")
+            continue
+        if p.abstained:
+            lines.append(f"{p.file:<{width}}  no answer: not a chest-CT slice: {p.reason}")
             continue
         call = "positive" if p.positive else "negative"
         values = "".join(f"  {p.lesions[x]:>8.3f}" for x in lesions)
@@ -112,11 +129,11 @@ def _caveats(run: runs.Run) -> list[str]:
 
 
 def write_csv(predictions: Sequence[Prediction], path: str | Path) -> None:
-    """Writes the answers as CSV: `file, covid, positive`, a column per lesion, `error`."""
+    """Writes the answers as CSV: `file, covid, positive`, a column per lesion, `abstained`, `reason`, `error`."""
     rows = [
         {"file": p.file, "covid": p.covid, "positive": p.positive}
         | {lesion: p.lesions.get(lesion) for lesion in LESIONS}
-        | {"error": p.error}
+        | {"abstained": p.abstained, "reason": p.reason, "error": p.error}
         for p in predictions
     ]
     pd.DataFrame(rows).to_csv(path, index=False)
@@ -137,11 +154,18 @@ def write_json(predictions: Sequence[Prediction], run: runs.Run, path: str | Pat
 
 
 def main(argv: list[str]) -> int:
-    """The command; the exit status is 1 if any file had no answer."""
+    """The command; the exit status is 1 if a file could not be read or answered. An abstention is an answer."""
     flag_values = flags.FlagValues()
     flags.DEFINE_string("run", None, "folder of the run", required=True, flag_values=flag_values)
     flags.DEFINE_string("csv", None, "write the answers to this CSV file", flag_values=flag_values)
     flags.DEFINE_string("json", None, "write the answers to this JSON file", flag_values=flag_values)
+    flags.DEFINE_boolean(
+        "check",
+        True,
+        "give a picture that is no chest-CT slice its reason instead of an answer, which is no error (the exit "
+        "status stays 0); --nocheck asks the model all the same",
+        flag_values=flag_values,
+    )
     files = command.parse(flag_values, argv, USAGE, positional=True)
     if not files:
         command.usage_error("no image files given", USAGE)
@@ -149,7 +173,7 @@ def main(argv: list[str]) -> int:
         if not Path(output).absolute().parent.is_dir():
             raise ValueError(f"{output} cannot be written: there is no folder {Path(output).absolute().parent}")
     run = runs.load_run(flag_values.run)
-    predictions = predict(run, files)
+    predictions = predict(run, files, flag_values.check)
     print(format_table(predictions, run))
     if flag_values.csv:
         write_csv(predictions, flag_values.csv)

@@ -15,6 +15,14 @@ LAYERS = {
     "files": 0,
     "drawing": 1,
     "card": 1,
+    "tflite_file": 2,
+    "edge_files": 1,
+    "edge_predictor": 3,
+    "edge_overlay": 4,
+    "edge_output": 5,
+    "edge_watch": 2,
+    "edge": 6,
+    "data.quality": 1,
     "data.preprocess": 0,
     "metrics": 0,
     "calibration": 0,
@@ -101,7 +109,7 @@ LAYERS = {
 
 WITHOUT_TENSORFLOW = [
     "labels", "card", "command", "config", "metrics", "calibration", "intervals", "report",
-    "data.preprocess", "data.manifest", "data.phantom", "data.reports",
+    "data.preprocess", "data.manifest", "data.phantom", "data.reports", "edge",
 ]  # fmt: skip
 
 
@@ -170,7 +178,7 @@ def test_light_modules_import_neither_tensorflow_nor_keras(extra):
 
 def test_the_light_base_is_numpy_and_pillow():
     code = (
-        "import sys; import ladnn_tf.labels, ladnn_tf.card, ladnn_tf.data.preprocess; "
+        "import sys; import ladnn_tf.labels, ladnn_tf.card, ladnn_tf.data.preprocess, ladnn_tf.edge; "
         "sys.exit(any(name in sys.modules for name in ('absl', 'pandas', 'scipy', 'tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

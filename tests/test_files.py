@@ -1,6 +1,7 @@
 """Writing and recognising files."""
 
 import errno
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_is_hashed_as_sha256sum_prints_it(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "two").write_bytes(b"")
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra" / "card").write_bytes(b"not counted")
+    of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    lines = f"{of_abc}  a\n{of_nothing}  b/two\n"
+    assert files.folder_sha256(tmp_path, without="extra") == hashlib.sha256(lines.encode()).hexdigest()
+    assert files.folder_sha256(tmp_path) != files.folder_sha256(tmp_path, without="extra")
+
+
+def test_only_the_beginning_of_a_file_is_hashed(tmp_path):
+    (tmp_path / "file").write_bytes(b"abcdef")
+    assert files.file_sha256(tmp_path / "file", 3).startswith("ba7816bf")

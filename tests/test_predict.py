@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from ladnn_tf import predict, runs
 from ladnn_tf.data.manifest import read_manifest
@@ -53,6 +54,49 @@ def test_a_bad_file_is_reported_and_the_others_are_answered(tiny_run, files, tmp
     assert document["predictions"][0]["lesions"].keys() == {"GGO", "Csld", "CrPa", "AirBr", "InSepThi"}
     alone = predict.predict(runs.load_run(tiny_run), [files[1]])
     assert document["predictions"][3]["covid"] == pytest.approx(alone[0].covid, abs=1e-5)
+
+
+@pytest.fixture
+def blank(tmp_path):
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "blank.png")
+    return str(tmp_path / "blank.png")
+
+
+def test_what_is_no_slice_gets_a_reason_and_the_others_their_answers(tiny_run, files, blank, tmp_path, capsys):
+    names = [files[0], blank, files[1]]
+    outputs = [f"--csv={tmp_path / 'out.csv'}", f"--json={tmp_path / 'out.json'}"]
+    assert predict.main(["predict", f"--run={tiny_run}", *outputs, *names]) == 0
+    assert "  no answer: not a chest-CT slice: hardly any contrast" in capsys.readouterr().out
+
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["abstained"].tolist() == [False, True, False]
+    assert table["reason"].fillna("").str.startswith("hardly any contrast").tolist() == [False, True, False]
+    assert table["covid"].notna().tolist() == [True, False, True]
+    assert table["error"].isna().all()
+    answers = json.loads((tmp_path / "out.json").read_text())["predictions"]
+    assert [a["abstained"] for a in answers] == [False, True, False]
+    assert [a["error"] for a in answers] == ["", "", ""]
+    assert answers[1]["covid"] is None
+    assert answers[1]["positive"] is None
+    assert answers[1]["lesions"] == {}
+    alone = predict.predict(runs.load_run(tiny_run), [files[1]])
+    assert answers[2]["covid"] == pytest.approx(alone[0].covid, abs=1e-5)
+
+
+def test_without_the_check_everything_is_answered(tiny_run, blank, capsys):
+    assert predict.main(["predict", f"--run={tiny_run}", "--nocheck", blank]) == 0
+    assert "no answer" not in capsys.readouterr().out
+    run = runs.load_run(tiny_run)
+    assert predict.predict(run, [blank], check=False)[0].covid is not None
+    assert predict.predict(run, [blank])[0].abstained
+
+
+def test_an_error_is_no_abstention(tiny_run, blank, tmp_path):
+    answer = predict.predict(runs.load_run(tiny_run), [tmp_path / "missing.png", blank])[0]
+    assert not answer.abstained
+    assert answer.reason == ""
+    assert answer.error == f"{tmp_path / 'missing.png'}: cannot be read (No such file or directory)"
+    assert predict.main(["predict", f"--run={tiny_run}", str(tmp_path / "missing.png"), blank]) == 1
 
 
 def test_all_good_is_exit_status_0_and_all_bad_is_not_a_crash(tiny_run, files, tmp_path):

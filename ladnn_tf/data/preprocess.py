@@ -20,10 +20,14 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused: a chest-CT slice has 512 x 512 pixels, a decompression bomb has billions."""
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB`\x82"
+"""The last chunk of every PNG: empty, and so with a fixed checksum (PNG specification, third edition, 11.2.5)."""
+
+LFS_POINTER = b"version https://git-lfs"
+"""How the text begins that Git leaves where a large file was not fetched."""
+
 _READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG: empty, and so with a fixed checksum
-_LFS_POINTER = b"version https://git-lfs"
 
 
 class ImageError(ValueError):
@@ -45,10 +49,10 @@ def decode(encoded: bytes) -> np.ndarray:
     """
     if not encoded:
         raise ImageError("the file is empty; copy it again from its source")
-    if encoded.startswith(_LFS_POINTER):
+    if encoded.startswith(LFS_POINTER):
         raise ImageError("this is a Git LFS pointer, not an image; run `git lfs pull` where it came from")
     # PNG specification (third edition), 11.2.1: byte 24 is the bit depth, byte 25 the colour type, 0 is grey.
-    if encoded.startswith(_PNG_SIGNATURE) and encoded[24:25] == b"\x10" and encoded[25:26] != b"\x00":
+    if encoded.startswith(PNG_SIGNATURE) and encoded[24:25] == b"\x10" and encoded[25:26] != b"\x00":
         raise ImageError("a 16-bit PNG that is not plain grey; save it as 8-bit, or as 16-bit grey")
     try:
         with warnings.catch_warnings():
@@ -64,7 +68,7 @@ def decode(encoded: bytes) -> np.ndarray:
         if image.format == "PNG":
             # Pillow reads on past a wrong checksum or a missing end; libpng, and so TensorFlow, does not.
             image.verify()
-            if _PNG_END not in encoded:
+            if PNG_END not in encoded:
                 raise ImageError("damaged or truncated image (no end); copy it again from its source")
             image = Image.open(io.BytesIO(encoded), formats=("PNG",))
         image.load()

@@ -1,0 +1,234 @@
+"""Exported models behind one face, so that the gate asks each of them as its users will."""
+
+import contextlib
+import dataclasses
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from ladnn_tf.card import Card, check_model, parse_card
+from ladnn_tf.edge import EdgePredictor, EdgeResult
+from ladnn_tf.files import folder_sha256
+from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.tflite_file import read_card
+
+EXTRAS = "assets.extra"
+"""The folder of a SavedModel that holds what is not model: card and warm-up records."""
+
+_SIGNATURES = ("serving_default", "explain", "pixels")
+_BATCH = 8
+# One graph computes the same product in two signatures; only the order of its sums may differ.
+_SAME_ANSWER = 1e-4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model says of N images; NaN where it gave no answer.
+
+    Attributes:
+        covid: `(N,)` float, calibrated probability of COVID-19.
+        lesions: `(N, 5)` float, probabilities in the order of `labels.LESIONS`; None where there are none.
+        maps: `(N, h, w, C)` float, raw attention maps; None where there are none.
+        problems: what the model itself said was wrong, a sentence each.
+    """
+
+    covid: np.ndarray
+    lesions: np.ndarray | None
+    maps: np.ndarray | None
+    problems: tuple[str, ...] = ()
+
+
+class Artefact(Protocol):
+    """An exported model, ready to answer.
+
+    Attributes:
+        name: of the file, or of the version folder.
+        format: as `card.Export.format`.
+        size: of all that is shipped, in bytes.
+        card: checked against the model.
+    """
+
+    name: str
+    format: str
+    size: int
+    card: Card
+
+    def from_pixels(self, images: np.ndarray) -> Outputs:
+        """Answers `(N, S, S, 3)` uint8 RGB in [0, 255], S the network's own size."""
+
+    def from_bytes(self, encoded: Sequence[bytes]) -> Outputs:
+        """Answers PNG or JPEG files, given by their bytes."""
+
+    def answer(self, encoded: bytes) -> None:
+        """Answers one file in the way that is used most, for the clock."""
+
+
+class TFLiteArtefact:
+    """A TFLite file, asked through the edge predictor that is shipped with it.
+
+    Args:
+        path: the file, with a card inside.
+
+    Raises:
+        ValueError: if the file or its card is damaged, or no EdgePredictor can read it.
+    """
+
+    def __init__(self, path: str | Path):
+        # The gate decides about fitness, and its images are slices by their manifest: neither is asked here.
+        with _without_warnings("ladnn_tf.edge"):
+            self._predictor = EdgePredictor(path, allow_unfit=True, check=False)
+        self.card = self._predictor.card
+        self.format = self.card.export.format
+        self.name = Path(path).name
+        self.size = Path(path).stat().st_size
+
+    def from_pixels(self, images: np.ndarray) -> Outputs:
+        return edge_outputs(self._predictor.predict(list(images)))
+
+    def from_bytes(self, encoded: Sequence[bytes]) -> Outputs:
+        return edge_outputs(self._predictor.predict(list(encoded)))
+
+    def answer(self, encoded: bytes) -> None:
+        self._predictor.predict([encoded])
+
+
+@contextlib.contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Keeps a logger from warning that a model is not measured yet, which is why it is here."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def edge_outputs(results: Sequence[EdgeResult]) -> Outputs:
+    """The edge predictor's answers as arrays.
+
+    Args:
+        results: one for each image.
+
+    Returns:
+        The arrays; an image without an answer is NaN, and the first one's reason is a problem.
+    """
+    silent = [n for n, result in enumerate(results) if result.covid is None]
+    problems = ()
+    if silent:
+        first = results[silent[0]]
+        reason = first.error or first.reason or "no reason was given"
+        problems = (
+            f"{len(silent)} of {len(results)} images got no answer, the first (number {silent[0]}): {reason}",
+        )
+    lesions = None
+    if any(result.lesions for result in results):
+        lesions = np.array([[result.lesions.get(lesion, np.nan) for lesion in LESIONS] for result in results])
+    maps = None
+    shape = next((result.maps.shape for result in results if result.maps is not None), None)
+    if shape:
+        nothing = np.full(shape, np.nan)
+        maps = np.stack([nothing if result.maps is None else result.maps for result in results])
+    covid = np.array([np.nan if result.covid is None else result.covid for result in results])
+    return Outputs(covid, lesions, maps, problems)
+
+
+class SavedModelArtefact:
+    """A SavedModel, asked through its signatures as a server asks it, in batches of at most 8.
+
+    `serving_default` and `pixels` give the probabilities, `explain` the maps; it takes bytes only, so that pixels
+    are given to it as PNG, which loses nothing.
+
+    Args:
+        folder: the version's folder, with `assets.extra/card.json`.
+        name: for the report; the folder's own name by default.
+
+    Raises:
+        ValueError: if the card is missing, damaged or of another model, or a signature is missing.
+    """
+
+    def __init__(self, folder: str | Path, name: str = ""):
+        folder = Path(folder)
+        self.card = saved_model_card(folder)
+        self.format = self.card.export.format
+        self.name = name or folder.name
+        self.size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        self._model = tf.saved_model.load(str(folder))  # its signatures live as long as it does
+        missing = [name for name in _SIGNATURES if name not in self._model.signatures]
+        if missing:
+            raise ValueError(f"{folder} has no signature {', '.join(missing)}; export the run again")
+
+    def from_pixels(self, images: np.ndarray) -> Outputs:
+        return self._outputs("pixels", "images", list(images), [_png(image) for image in images])
+
+    def from_bytes(self, encoded: Sequence[bytes]) -> Outputs:
+        return self._outputs("serving_default", "image_bytes", list(encoded), list(encoded))
+
+    def answer(self, encoded: bytes) -> None:
+        self._call("serving_default", "image_bytes", [encoded])
+
+    def _outputs(self, signature: str, argument: str, inputs: list[Any], encoded: list[bytes]) -> Outputs:
+        try:
+            said = self._call(signature, argument, inputs)
+            explained = self._call("explain", "image_bytes", encoded)
+        except tf.errors.OpError as error:
+            reason = (error.message or str(error)).splitlines()[0]
+            return Outputs(np.full(len(inputs), np.nan), None, None, (f"it failed: {reason}",))
+        if COVID not in said:
+            return Outputs(np.full(len(inputs), np.nan), None, None, (f"{signature} has no output {COVID}",))
+        problems = []
+        for head in said:
+            if head not in explained or not np.allclose(said[head], explained[head], 0, _SAME_ANSWER):
+                problems.append(f"the signatures {signature} and explain give another {head} for the same images")
+        return Outputs(said[COVID], said.get("lesions"), explained.get("maps"), tuple(problems))
+
+    def _call(self, signature: str, argument: str, inputs: list[Any]) -> dict[str, np.ndarray]:
+        call = self._model.signatures[signature]
+        batches = [
+            call(**{argument: tf.constant(np.stack(part) if argument == "images" else part)})
+            for part in (inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH))
+        ]
+        return {head: np.concatenate([batch[head].numpy() for batch in batches]) for head in batches[0]}
+
+
+def saved_model_card(folder: str | Path) -> Card:
+    """Reads the card of a SavedModel and checks that it belongs to it.
+
+    Args:
+        folder: the version's folder.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: if the card is missing, damaged, no exported model's or another model's.
+    """
+    path = Path(folder) / EXTRAS / "card.json"
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; give the folder of a version by python -m export.saved_model")
+    card = parse_card(path.read_bytes(), str(path))
+    if card.export is None:
+        raise ValueError(f"{path} is the card of a run, not of an exported model; export it again")
+    check_model(card, folder_sha256(folder, without=EXTRAS), path, folder)
+    return card
+
+
+def artefact_card(path: str | Path) -> Card:
+    """The card of a TFLite file or of a SavedModel's version folder, checked against the model.
+
+    Raises:
+        ValueError: if there is no such artefact, or the card is not its own.
+    """
+    return saved_model_card(path) if Path(path).is_dir() else read_card(path)[0]
+
+
+def _png(image: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", compress_level=1)
+    return content.getvalue()

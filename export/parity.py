@@ -1,0 +1,170 @@
+"""The gate: compares exported models with the run that they were made of, on real images.
+
+    python -m export.parity --run=runs/NAME --saved_model=models/ladnn --tflite=models/edge
+
+measures what already lies there again, writes the findings into the cards, removes what fails (`--keep_failed`
+leaves it, as "unfit") and writes a report beside it: `parity.md` and `.json` of TFLite files,
+`parity_<version>.md` and `.json` of a SavedModel. The exporting commands do the same before an artefact takes its
+place. Each artefact is asked in two columns: with the pixels that the run's own model saw, and with the files'
+bytes, which it decodes and resizes itself; a TFLite file through the shipped edge predictor.
+
+Exit status: 1 if anything is unfit, kept or not.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from absl import flags
+
+from export.artefacts import SavedModelArtefact, TFLiteArtefact, artefact_card
+from export.parity_compare import Comparison, Tolerances, check_source, compare
+from export.parity_evidence import Evidence, load_evidence
+from export.parity_report import STEM, format_table, write_report
+from export.placing import place_again
+from ladnn_tf import command, runs
+from ladnn_tf.labels import SPLITS
+from ladnn_tf.tflite_file import SUFFIX
+
+USAGE = "python -m export.parity --run=runs/NAME [--saved_model=FOLDER] [--tflite=FOLDER or FILE,FILE]"
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of every command that passes through the gate."""
+    fv = {"flag_values": flag_values}
+    default = Tolerances()
+    flags.DEFINE_string("manifest", "", "data of the comparison (default: the run's own)", **fv)
+    flags.DEFINE_enum("split", "test", SPLITS, "of the manifest", **fv)
+    flags.DEFINE_integer("images", 0, "how many of the split, evenly of each class; 0: all", 0, **fv)
+    flags.DEFINE_boolean("keep_failed", False, 'keep what fails; its card then says "unfit"', **fv)
+    flags.DEFINE_float(
+        "tolerance_float32",
+        default.float32,
+        "float32 and saved_model: largest difference of probabilities, and of maps relative to their largest",
+        0.0,
+        **fv,
+    )
+    flags.DEFINE_float("tolerance_float16", default.float16, "the same of float16", 0.0, **fv)
+    flags.DEFINE_float("tolerance_encoded", default.encoded, "added to both from encoded bytes", 0.0, **fv)
+    flags.DEFINE_float(
+        "tolerance_auc_loss", default.auc_loss, "dynamic, int8 and int8_mixed: largest loss of AUC", 0.0, 1.0, **fv
+    )
+    flags.DEFINE_float(
+        "tolerance_agreement",
+        default.agreement,
+        "dynamic, int8 and int8_mixed: least share of decisions equal to the run's own",
+        0.0,
+        1.0,
+        **fv,
+    )
+
+
+def tolerances_from(flag_values: flags.FlagValues) -> Tolerances:
+    """The tolerances from parsed flags."""
+    names = ("float32", "float16", "encoded", "auc_loss", "agreement")
+    return Tolerances(**{name: flag_values[f"tolerance_{name}"].value for name in names})
+
+
+def newest_version(folder: str | Path) -> Path:
+    """A SavedModel's version folder.
+
+    Args:
+        folder: of one version, or of integer versions, of which the newest is taken.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    folder = Path(folder)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    versions = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    if not versions:
+        raise ValueError(f"{folder} holds no SavedModel (looked for from {Path.cwd()}); make one by "
+                         "python -m export.saved_model")  # fmt: skip
+    return max(versions, key=lambda path: int(path.name))
+
+
+def tflite_files(given: Iterable[str]) -> list[Path]:
+    """TFLite files, each given by itself or all of a folder.
+
+    Raises:
+        ValueError: if a folder holds none, or a file is not there.
+    """
+    files = []
+    for path in map(Path, given):
+        found = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            raise ValueError(f"there is no TFLite file {path} (looked for from {Path.cwd()}); make one by "
+                             "python -m export.tflite")  # fmt: skip
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def measure_again(
+    paths: list[Path], evidence: Evidence, tolerances: Tolerances, keep_failed: bool
+) -> list[Comparison]:
+    """Compares artefacts in their places; cards are rewritten, what fails is removed.
+
+    Args:
+        paths: TFLite files and SavedModel version folders.
+        evidence: of the run that all of them were made of.
+        tolerances: of the judgement.
+        keep_failed: leaves the unfit ones in place.
+
+    Returns:
+        One comparison for each path; the reports are written into the folders.
+
+    Raises:
+        ValueError: if an artefact is damaged.
+        OSError: if a file cannot be written.
+    """
+    comparisons = {}
+    for path in paths:
+        artefact = SavedModelArtefact(path) if path.is_dir() else TFLiteArtefact(path)
+        comparisons[path] = compare(evidence, artefact, tolerances)
+        place_again(path, comparisons[path], keep_failed)
+    for folder, stem in reports(paths):
+        inside = [each for path, each in comparisons.items() if _report(path) == (folder, stem)]
+        write_report(folder, stem, inside, evidence)
+    return list(comparisons.values())
+
+
+def reports(paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Folder and stem of the reports on artefacts: one for a folder's TFLite files, one for each version."""
+    return list(dict.fromkeys(map(_report, paths)))
+
+
+def _report(path: Path) -> tuple[Path, str]:
+    return path.parent, STEM if path.suffix == SUFFIX else f"{STEM}_{path.name}"
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string("run", None, "folder of the run", required=True, flag_values=flag_values)
+    flags.DEFINE_string(
+        "saved_model",
+        None,
+        "folder of a SavedModel's versions (the newest) or of one version",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_list("tflite", [], "folder of TFLite files, or files", flag_values=flag_values)
+    define_flags(flag_values)
+    command.parse(flag_values, argv, USAGE)
+    if not flag_values.saved_model and not flag_values.tflite:
+        command.usage_error("give --saved_model, --tflite or both", USAGE)
+    run = runs.load_run(flag_values.run)
+    paths = [newest_version(flag_values.saved_model)] if flag_values.saved_model else []
+    paths += tflite_files(flag_values.tflite)
+    for path in paths:
+        check_source(run.card, artefact_card(path), str(path))  # before the work, and before the look is counted
+    evidence = load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
+    comparisons = measure_again(paths, evidence, tolerances_from(flag_values), flag_values.keep_failed)
+    print(format_table(comparisons))
+    removed = [path for path in paths if not path.exists()]
+    print("".join(f"\nremoved: {path} (unfit; --keep_failed keeps it)" for path in removed))
+    print("report: " + ", ".join(f"{folder / stem}.md" for folder, stem in reports(paths)))
+    return 1 if any(comparison.fitness != "fit" for comparison in comparisons) else 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,103 @@
+"""One column of the gate: what an artefact says of a sample, set beside what the run's own model says."""
+
+import dataclasses
+
+import numpy as np
+
+from export.artefacts import Outputs
+from export.parity_evidence import Sample
+from ladnn_tf import intervals, metrics
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+NO_ATTENTION = 1e-6
+"""A label whose reference maps nowhere exceed this has no attention to be relative to (float16 ends near 6e-8):
+its maps are compared as they are, so that an artefact that shows attention there is caught, and noise is not."""
+
+_METRICS = ("auc", "sensitivity")
+
+
+def problems(outputs: Outputs, reference: Outputs) -> list[str]:
+    """What keeps an artefact's outputs from being compared at all, a sentence each; empty if nothing does.
+
+    Args:
+        outputs: of the artefact.
+        reference: of the run's own model, on the same images.
+    """
+    found = list(outputs.problems)
+    for name in ("covid", "lesions", "maps"):
+        got, wanted = getattr(outputs, name), getattr(reference, name)
+        if wanted is None and got is not None:
+            found.append(f"it has {name}, which the run's model has not")
+        elif wanted is None:
+            continue
+        elif got is None:
+            found.append(f"it has no {name}")
+        elif got.shape != wanted.shape:
+            found.append(f"its {name} have the shape {got.shape}, expected {wanted.shape}")
+        elif not np.isfinite(got).all():
+            images = int((~np.isfinite(got)).reshape(len(got), -1).any(axis=1).sum())
+            found.append(f"its {name} are not finite for {images} of {len(got)} images")
+        elif name != "maps" and not ((got >= 0) & (got <= 1)).all():
+            found.append(f"its {name} are no probabilities: from {got.min():.6g} to {got.max():.6g}")
+    return found
+
+
+def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -> dict:
+    """Compares an artefact's answers with the run's own.
+
+    Args:
+        sample: the images.
+        outputs: of the artefact, without `problems`.
+        thresholds: of the run's card and of the artefact's.
+
+    Returns:
+        - `probability_difference` (all labels), `covid_difference`, `map_difference`: `largest` and `mean`
+          absolute difference; of the maps relative to the largest value of the reference's maps of that label
+          over all images (see `NO_ATTENTION`);
+        - `agreement`: `agreeing` decisions of `images`;
+        - `auc`, `sensitivity`: the fields of `intervals.PairedDifference`, `a` the run's own and `b` the
+          artefact's, the difference so being the loss, with the 95 % interval of a paired bootstrap over patients.
+    """
+    reference = sample.reference
+    covid = np.abs(outputs.covid - reference.covid)
+    lesions = np.empty(0) if reference.lesions is None else np.abs(outputs.lesions - reference.lesions)
+    agreeing = (outputs.covid >= thresholds[1]) == (reference.covid >= thresholds[0])
+    return {
+        "probability_difference": _largest_and_mean(np.concatenate([covid, lesions.ravel()])),
+        "covid_difference": _largest_and_mean(covid),
+        "map_difference": _largest_and_mean(_map_differences(outputs.maps, reference.maps)),
+        "agreement": {"agreeing": int(agreeing.sum()), "images": len(agreeing)},
+        **losses(sample, outputs, thresholds),
+    }
+
+
+def losses(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -> dict:
+    """AUC and sensitivity of both and what the artefact loses, as in `measure`."""
+
+    def statistic(probabilities: np.ndarray, threshold: float) -> intervals.Statistic:
+        def values(weights: np.ndarray) -> dict[str, np.ndarray]:
+            found = metrics.probability_metrics(sample.labels, probabilities, weights)
+            found |= metrics.threshold_metrics(sample.labels, probabilities, threshold, weights)
+            return {name: found[name] for name in _METRICS}
+
+        return values
+
+    differences = intervals.paired_bootstrap(
+        sample.patients,
+        statistic(sample.reference.covid, thresholds[0]),
+        statistic(outputs.covid, thresholds[1]),
+        resamples=RESAMPLES,
+        level=LEVEL,
+    )
+    return {name: dataclasses.asdict(difference) for name, difference in differences.items()}
+
+
+def _map_differences(maps: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    largest = reference.max(axis=(0, 1, 2))
+    return np.abs(maps - reference) / np.where(largest > NO_ATTENTION, largest, 1.0)
+
+
+def _largest_and_mean(differences: np.ndarray) -> dict[str, float]:
+    return {"largest": float(differences.max()), "mean": float(differences.mean())}

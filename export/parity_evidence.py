@@ -1,0 +1,194 @@
+"""What the gate judges by: images, their labels, and what the run's own Keras model says of them."""
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from absl import logging
+
+from export.artefacts import Outputs
+from ladnn_tf import metrics, runs
+from ladnn_tf.calibration import calibrated_probabilities
+from ladnn_tf.card import Card
+from ladnn_tf.data import pipeline
+from ladnn_tf.data.covid_ct import read_covid_ct
+from ladnn_tf.data.manifest import read_manifest, select_split
+from ladnn_tf.data.phantom import write_dataset
+from ladnn_tf.files import file_sha256
+from ladnn_tf.labels import COVID
+from ladnn_tf.models.attention import attention_model
+from ladnn_tf.models.ladnn import float32_copy
+
+PHANTOM_PATIENTS = 80
+"""Phantoms of the AUC loss: with `PHANTOM_SEED` 127 slices with COVID-19 and 127 without."""
+
+PHANTOM_SEED = 20260
+"""Not the quickstart's, so that a run that learnt on phantoms has not seen these."""
+
+PHANTOM_SIZE = 224
+"""Their least side in pixels, the generator's own; larger where the network's input is."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
+    """N images and what the run's own model says of them.
+
+    Attributes:
+        data: what they are, as the report names it.
+        encoded: the bytes of the files.
+        pixels: `(N, S, S, 3)` uint8 RGB in [0, 255], as the Keras run sees them.
+        labels: `(N,)` int, 1 is COVID-19.
+        patients: `(N,)` str.
+        reference: the run's own answers, in float32 arithmetic.
+    """
+
+    data: dict
+    encoded: list[bytes]
+    pixels: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    reference: Outputs
+
+    @functools.cached_property
+    def auc(self) -> float | None:
+        """Of the run's own model; None where a class is missing."""
+        return metrics.binary_metrics(self.labels, self.reference.covid, 0.5)["auc"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one run's exports are compared on.
+
+    Attributes:
+        card: of the run.
+        flags: of a command that takes the same images again, such as `--run=runs/x --split=test`.
+        sample: the images.
+        make_phantoms: makes the phantoms, for runs whose AUC on the images is too low to show a loss.
+    """
+
+    card: Card
+    flags: str
+    sample: Sample
+    make_phantoms: Callable[[], Sample]
+
+    @functools.cached_property
+    def phantoms(self) -> Sample:
+        """Drawn when they are first asked for, which takes seconds."""
+        return self.make_phantoms()
+
+
+def load_evidence(
+    run: runs.Run,
+    manifest: str = "",
+    split: str = "test",
+    images: int = 0,
+    *,
+    phantom_patients: int = PHANTOM_PATIENTS,
+    phantom_size: int = PHANTOM_SIZE,
+) -> Evidence:
+    """Reads images and lets the run's own model answer them; a look at the run's own data is counted.
+
+    Args:
+        run: the run.
+        manifest: the data; empty for the run's own.
+        split: of the manifest.
+        images: how many of the split, evenly over each class; 0 for all.
+        phantom_patients: patients of the phantoms, two to four slices each, should they be needed.
+        phantom_size: least side of the phantoms in pixels.
+
+    Returns:
+        The evidence.
+
+    Raises:
+        ValueError: if the run's manifest is not there, an image cannot be read, `images` leaves out a class, or
+            the run's model gives a number that is not finite.
+        FileNotFoundError: if `manifest` is no file.
+    """
+    path = manifest or run.config.manifest
+    if not manifest and not Path(path).is_file():
+        raise ValueError(
+            f"{path}, the data of {run.folder}, is not here (looked for from {Path.cwd()}); give --manifest=FILE "
+            "with real slices"
+        )
+    whole = select_split(read_manifest(path), split)
+    frame = select_evenly(whole, images)
+    pipeline.verify_images(frame)
+    sha256 = file_sha256(path)
+    own = sha256 == run.card.manifest["sha256"]
+    about = {
+        "manifest": {"file": Path(path).name, "sha256": sha256},
+        "own_data": own,
+        "split": split,
+        "images_in_split": len(whole),
+    }
+    predict = functools.partial(_reference, attention_model(float32_copy(run.model)), run.card.temperature)
+    sample = _sample(frame, run.card.image_size, about, predict)
+    if own:
+        runs.count_look(run, split)
+
+    def make_phantoms() -> Sample:
+        side = max(phantom_size, run.card.image_size)
+        return _phantoms(phantom_patients, side, run.card.image_size, predict)
+
+    flags = f"--run={run.folder}{f' --manifest={manifest}' if manifest else ''} --split={split}"
+    return Evidence(run.card, flags + (f" --images={images}" if images else ""), sample, make_phantoms)
+
+
+def select_evenly(frame: pd.DataFrame, images: int) -> pd.DataFrame:
+    """Takes so many rows, of each class its share, evenly over the rows sorted by the image's name.
+
+    Args:
+        frame: manifest rows.
+        images: how many; 0, or more than there are, for all.
+
+    Returns:
+        The rows, in their order.
+
+    Raises:
+        ValueError: if there are two classes and `images` is 1.
+    """
+    if not images or images >= len(frame):
+        return frame
+    classes = [group.sort_values("image").index for _, group in frame.groupby(COVID)]
+    if images < len(classes):
+        raise ValueError(f"--images={images} leaves out a class; give at least {len(classes)}, or 0 for all")
+    share = round(images * len(classes[0]) / len(frame))
+    first = min(max(share, 1), images - 1, len(classes[0])) if len(classes) == 2 else images
+    chosen = [
+        index[np.linspace(0, len(index) - 1, count).round().astype(int)]
+        for index, count in zip(classes, (first, images - first), strict=False)
+    ]
+    return frame.loc[sorted(np.concatenate(chosen))]
+
+
+def _sample(frame: pd.DataFrame, size: int, about: dict, predict: Callable[[np.ndarray], Outputs]) -> Sample:
+    pixels = pipeline.load_images(frame, size)
+    reference = predict(pixels)
+    unsound = ~np.isfinite(reference.covid) | ~np.isfinite(reference.maps).all(axis=(1, 2, 3))
+    if unsound.any():
+        raise ValueError(
+            f"{frame['path'].iloc[int(np.argmax(unsound))]}: the run's own model gives no finite number"
+        )
+    labels, patients = frame[COVID].to_numpy(int), frame["patient"].to_numpy(str)
+    counts = {"images": len(frame), "positives": int(labels.sum()), "patients": len(set(patients))}
+    encoded = [Path(path).read_bytes() for path in frame["path"]]
+    return Sample({**about, **counts}, encoded, pixels, labels, patients, reference)
+
+
+def _reference(model, temperature: float, pixels: np.ndarray) -> Outputs:
+    logits = runs.predict_logits(model, pixels)
+    lesions = calibrated_probabilities(logits["lesions"], 1.0) if "lesions" in logits else None
+    return Outputs(calibrated_probabilities(logits[COVID][:, 0], temperature), lesions, logits["attention"])
+
+
+def _phantoms(patients: int, side: int, size: int, predict: Callable[[np.ndarray], Outputs]) -> Sample:
+    logging.info("the AUC on the images is too low to show a loss: drawing phantoms of %d patients", patients)
+    about = {"phantoms": {"patients": patients, "size": side, "seed": PHANTOM_SEED}}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "phantoms"
+        write_dataset(folder, patients=patients, size=side, seed=PHANTOM_SEED)
+        return _sample(read_covid_ct(folder).rows, size, about, predict)

@@ -1,0 +1,253 @@
+"""The gate's report, beside the artefacts: all figures as JSON, a table to read as Markdown."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.artefacts import artefact_card
+from export.parity_columns import LEVEL, RESAMPLES
+from export.parity_compare import COLUMNS, MINIMUM_AUC, QUANTISED, Comparison, Tolerances
+from export.parity_evidence import Evidence
+from ladnn_tf.files import write_atomically
+
+STEM = "parity"
+"""The usual name of the two files."""
+
+_ORDER = ("saved_model", "float32", "float16", *QUANTISED)
+_TITLES = (
+    "artefact", "MB", "given", "probabilities: largest, mean", "COVID-19: largest, mean", "maps: largest, mean",
+    "equal decisions", "AUC", "loss of AUC", "loss of sensitivity", "ms", "verdict",
+)  # fmt: skip
+_RIGHT = ("MB", "ms")
+_NONE = "n/a"
+
+
+def write_report(
+    folder: Path, stem: str, comparisons: Sequence[Comparison], evidence: Evidence
+) -> tuple[Path, Path]:
+    """Writes `<stem>.json` and `<stem>.md`, after the artefacts were placed or refused.
+
+    Artefacts of an older report that were not measured this time stay in it if they still lie in the folder,
+    unchanged.
+
+    Args:
+        folder: of the artefacts.
+        stem: of the two files' names.
+        comparisons: of artefacts that lie, or would have lain, in `folder` under their names.
+        evidence: that they were measured on.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ValueError: if an older report of that name is damaged.
+        OSError: if a file cannot be written.
+    """
+    folder = Path(folder)
+    document, markdown = folder / f"{stem}.json", folder / f"{stem}.md"
+    rows = _rows(comparisons)
+    rows += [row for row in _older(document, {row["name"] for row in rows}) if in_place(folder, row)]
+    rows.sort(key=lambda row: (_ORDER.index(row["measured"]["format"]), row["name"]))
+    for row in rows:
+        row["in_place"] = in_place(folder, row)
+    command = f"python -m export.parity {evidence.flags} {_artefact_flags(folder, rows)}"
+    content = {
+        "command": command,
+        "run": {
+            key: getattr(evidence.card, key)
+            for key in ("name", "task", "backbone", "image_size", "threshold", "temperature", "model_sha256")
+        },
+        "data": evidence.sample.data,
+        "artefacts": rows,
+    }
+    write_atomically(document, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(markdown, _markdown(evidence, rows, command).encode())
+    return document, markdown
+
+
+def in_place(folder: Path, row: dict) -> bool:
+    """Whether the artefact of a report's row lies in a folder, unchanged.
+
+    Args:
+        folder: of the artefacts.
+        row: has `name` and `model_sha256`.
+    """
+    path = folder / row["name"]
+    if not path.exists():
+        return False
+    try:
+        return artefact_card(path).model_sha256 == row["model_sha256"]
+    except ValueError:  # damaged, or no longer what was measured
+        return False
+
+
+def format_table(comparisons: Sequence[Comparison]) -> str:
+    """The comparisons as text: two lines for each artefact, then how to read them, then the reasons."""
+    rows = _rows(comparisons)
+    cells = [list(_TITLES), *(line for row in rows for line in _lines(row))]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_TITLES))]
+    pad = [str.rjust if title in _RIGHT else str.ljust for title in _TITLES]
+    table = ["  ".join(f(c, w) for f, c, w in zip(pad, line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([*table, "", *_notes(rows), *_reasons(rows)])
+
+
+def _rows(comparisons: Sequence[Comparison]) -> list[dict]:
+    return [
+        {
+            "name": each.name,
+            "run": each.card.name,
+            "model_sha256": each.card.model_sha256,
+            "source_sha256": each.card.export.source_sha256,
+            "fitness": each.fitness,
+            "reasons": list(each.reasons),
+            "measured": each.measured,
+        }
+        for each in comparisons
+    ]
+
+
+def _older(document: Path, names: set[str]) -> list[dict]:
+    """The rows of the report that is there, but for those that are measured anew."""
+    if not document.is_file():
+        return []
+    try:
+        rows = json.loads(document.read_text(encoding="utf-8"))["artefacts"]
+        return [row for row in rows if row["name"] not in names and row["measured"]["format"] in _ORDER]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{document} is no report of the gate ({error!r}); move it away") from error
+
+
+def _artefact_flags(folder: Path, rows: list[dict]) -> str:
+    formats = {row["measured"]["format"] for row in rows}
+    saved = [f"--saved_model={folder}"] if "saved_model" in formats else []
+    return " ".join(saved + ([f"--tflite={folder}"] if formats - {"saved_model"} else []))
+
+
+def _markdown(evidence: Evidence, rows: list[dict], command: str) -> str:
+    card = evidence.card
+    lines = [
+        f"# Parity of the exports of {card.name} ({card.backbone}, {card.image_size} px)",
+        "",
+        f"Measured on {data_text(evidence.sample.data)}. The reference is the run's own model (SHA-256 "
+        f"{card.model_sha256[:12]}) in float32 arithmetic; COVID-19 is called at {card.threshold:.4g} or above.",
+        "",
+        f"To measure what lies here again: `{command}`",
+        "",
+        "| " + " | ".join(_TITLES) + " |",
+        "|" + "|".join("---:" if title in _RIGHT else "---" for title in _TITLES) + "|",
+        *("| " + " | ".join(line) + " |" for row in rows for line in _lines(row)),
+        "",
+    ]
+    others = [
+        f"{_title(row)} was measured earlier, on {data_text(row['measured']['data'])}, as an export of "
+        f"{row['run']} (SHA-256 {row['source_sha256'][:12]})."
+        for row in rows
+        if row["measured"]["data"] != evidence.sample.data or row["source_sha256"] != card.model_sha256
+    ]
+    return "\n".join(lines + [f"- {note}" for note in (*_notes(rows), *others, *_reasons(rows))]) + "\n"
+
+
+def data_text(data: dict) -> str:
+    """Names a sample in words: how many images, of what, and of which file."""
+    counts = f"{data['positives']} with COVID-19, {data['patients']} patients"
+    if "phantoms" in data:
+        drawn = data["phantoms"]
+        return f"{data['images']} phantoms ({counts}; {drawn['size']} px, seed {drawn['seed']})"
+    whole = data["images_in_split"]
+    part = "all" if data["images"] == whole else f"evenly from the {whole}"
+    manifest = data["manifest"]
+    return (
+        f"{data['images']} images ({counts}), {part} of the {data['split']} split of {manifest['file']} (SHA-256 "
+        f"{manifest['sha256'][:12]}, {'' if data['own_data'] else 'not '}the run's own data)"
+    )
+
+
+def _title(row: dict) -> str:
+    return f"saved_model {row['name']}" if row["measured"]["format"] == "saved_model" else row["name"]
+
+
+def _lines(row: dict) -> list[list[str]]:
+    """The lines of one artefact: one for each column of the gate, and two of the phantoms if there are any."""
+    measured, blank = row["measured"], [""] * len(_TITLES)
+    lines = []
+    for name, title in COLUMNS.items():
+        lines.append([*blank[:2], title, *_figures(measured[name]), *blank[:2]])
+    if measured["phantoms"]:
+        for name, title in COLUMNS.items():
+            lines.append([*blank[:2], f"phantoms, {title}", *_figures(measured["phantoms"][name]), *blank[:2]])
+    latency = measured["latency_ms"]
+    kept = "" if row.get("in_place", True) or row["fitness"] == "fit" else ", not kept"
+    lines[0][:2] = [_title(row), f"{measured['size_bytes'] / 1e6:.2f}"]
+    lines[0][-2:] = [_NONE if latency is None else f"{latency:.1f}", row["fitness"] + kept]
+    return lines
+
+
+def _figures(column: dict | None) -> list[str]:
+    if column is None:
+        return [_NONE] * 7
+    differences = [
+        f"{column[key]['largest']:.1e}, {column[key]['mean']:.1e}" if key in column else ""
+        for key in ("probability_difference", "covid_difference", "map_difference")
+    ]
+    agreement = column.get("agreement")
+    equal = f"{agreement['agreeing']}/{agreement['images']}" if agreement else ""
+    auc = column["auc"]
+    both = f"{auc['a']:.4f} -> {auc['b']:.4f}" if auc["difference"] is not None else _NONE
+    return [*differences, equal, both, _loss(auc), _loss(column["sensitivity"])]
+
+
+def _loss(paired: dict) -> str:
+    if paired["difference"] is None:
+        return _NONE
+    interval = "" if paired["low"] is None else f" [{paired['low']:+.4f}, {paired['high']:+.4f}]"
+    return f"{paired['difference']:+.4f}{interval}"
+
+
+def _notes(rows: list[dict]) -> list[str]:
+    timed = max((row["measured"]["latency_images"] for row in rows), default=0)
+    notes = [
+        "Given: the pixels that the run's own model saw, or the file, for the artefact to decode and resize.",
+        "Differences are absolute; those of the maps are relative to the largest value of the label's map.",
+        f"A loss is the run's own value less the artefact's, with {100 * LEVEL:g} % intervals of a paired "
+        f"bootstrap over patients ({RESAMPLES} resamples). The verdict is on the values, not the intervals.",
+        f"ms: median of {timed} files, one at a time, on whatever machine this was and whatever else it did; a "
+        "by-product: `python -m benchmarks.inference` measures speed.",
+    ]
+    groups = _distinct(row["measured"]["tolerances"] for row in rows)
+    for tolerances in groups:
+        notes.append(
+            _allowed(
+                tolerances, [row for row in rows if row["measured"]["tolerances"] == tolerances], len(groups) > 1
+            )
+        )
+    for phantoms in _distinct(row["measured"]["phantoms"]["data"] for row in rows if row["measured"]["phantoms"]):
+        notes.append(
+            f"The run's own AUC on the images is below {MINIMUM_AUC} or undefined, so that a loss would not show: "
+            f"the loss of AUC was judged on {data_text(phantoms)}."
+        )
+    return notes
+
+
+def _allowed(given: dict, rows: list[dict], named: bool) -> str:
+    tolerances = Tolerances(**given)
+    whose = f" for {', '.join(map(_title, rows))}" if named else ""
+    counts = _distinct(row["measured"]["data"]["images"] for row in rows)
+    decisions = ", ".join(f"{tolerances.may_differ(images)} of {images} decisions" for images in counts)
+    return (
+        f"Allowed{whose}: probabilities and maps may differ by {tolerances.float32:g} (saved_model, float32) and "
+        f"{tolerances.float16:g} (float16), by {tolerances.encoded:g} more from encoded bytes; "
+        f"{', '.join(QUANTISED)} may lose {tolerances.auc_loss:g} of AUC and need "
+        f"{100 * tolerances.agreement:g} % equal decisions ({decisions} may differ)."
+    )
+
+
+def _distinct(values) -> list:
+    distinct = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    return distinct
+
+
+def _reasons(rows: list[dict]) -> list[str]:
+    return [f"unfit: {_title(row)}: {reason}" for row in rows for reason in row["reasons"]]

@@ -1,0 +1,224 @@
+"""Answers slices on a small box, without TensorFlow: `python -m ladnn_tf.edge MODEL FILE... [--out=DIR]`.
+
+`--watch=DIR` in place of files answers every image that appears in a folder. MODEL is a `.tflite` of `python -m
+export.tflite`. What is needed: `pip install 'ladnn_tf[edge]'`, that is ai-edge-litert, NumPy and Pillow.
+
+    from ladnn_tf.edge import EdgePredictor
+
+    predictor = EdgePredictor("int8.tflite")
+    for result in predictor.predict([Path("slice.png").read_bytes()]):
+        print(result.covid, result.positive, result.lesions, result.abstained, result.reason, result.error)
+
+With --out the answers are files too (`edge_files.py`), and what was answered there is not answered again: by
+the same model, card and check for files given by name, by any model for a watched folder (`edge_watch.py`).
+"""
+
+import argparse
+import contextlib
+import functools
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ladnn_tf.edge_files import ResultsFolder, find_images, json_line, read_image_file
+from ladnn_tf.edge_output import answer, printable, table_footer, table_header, table_row, unread_record
+from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.edge_watch import StopSignal, Watcher, watch
+
+__all__ = ["EdgePredictor", "EdgeResult", "main"]
+
+DEBUG_VARIABLE = "LADNN_TF_DEBUG"
+"""As in `command.py`, which needs absl: set to 1 in the environment, errors keep their traceback."""
+
+_WIDEST_FILE = 60  # characters of the table's first column
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ladnn_tf.edge",
+        description="Answers chest-CT slices with a TFLite model, without TensorFlow. Research use only.",
+        epilog="Exit status: 0, all answered; 1, an error, or a file without an answer (not when watching); "
+        "2, an error in the command line. An image that is no chest-CT slice is no error.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the .tflite file, its card inside")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="PNG or JPEG files, or folders of them (not the folders in them)"
+    )
+    parser.add_argument("--watch", metavar="DIR", type=Path, help="answer every image that appears in this folder")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write each answer to this folder, too")
+    parser.add_argument(
+        "--interval", type=_seconds, default=1.0, help="seconds between looks at --watch (%(default)s)"
+    )
+    parser.add_argument(
+        "--settle",
+        type=_seconds,
+        default=30.0,
+        help="seconds that an unreadable file in --watch gets to be copied wholly (%(default)s)",
+    )
+    parser.add_argument("--format", choices=("table", "jsonl"), default="table", help="of stdout (%(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: LiteRT's)")
+    on_off = argparse.BooleanOptionalAction
+    parser.add_argument("--overlays", action=on_off, default=True, help="with --out: pictures of the maps (on)")
+    parser.add_argument("--check", action=on_off, default=True, help="refuse what is no chest-CT slice (on)")
+    parser.add_argument("--maps", action=on_off, default=False, help="with the maps in the JSON (off)")
+    parser.add_argument("--allow_unfit", action=on_off, default=False, help="answer with an unfit model too (off)")
+    arguments = parser.parse_intermixed_args(argv[1:])
+    if bool(arguments.files) == bool(arguments.watch):
+        parser.error("give either files or --watch=DIR")
+    if arguments.watch and not arguments.out:
+        parser.error("--watch needs --out=DIR, where it is kept what was answered")
+    sources = [arguments.watch] if arguments.watch else [Path(file) for file in arguments.files]
+    if arguments.out and any(arguments.out.resolve() == source.resolve() for source in sources):
+        parser.error(f"--out={arguments.out} is the images' folder, where overlays would be images; give another")
+    return arguments
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"should be a number of seconds, 0 or more. Received: {text}")
+    return value
+
+
+def _list_files(names: Sequence[str]) -> list[str]:
+    files = []
+    for name in names:
+        if not Path(name).is_dir():
+            files.append(name)
+            continue
+        found = find_images(Path(name))
+        if not found:
+            raise ValueError(f"{name} holds no .png, .jpg or .jpeg file (folders in it are not searched)")
+        files += [str(Path(name) / file) for file in found]
+    return list(dict.fromkeys(files))
+
+
+def _answer_file(
+    file: str, predictor: EdgePredictor, results: ResultsFolder | None, *, overlay: bool, maps: bool
+) -> dict[str, Any]:
+    """The record of one file: from the folder of answers if it is there, else by the model."""
+    try:
+        image = read_image_file(Path(file), file)
+    except OSError as error:
+        return unread_record(file, error, predictor)
+    if results is None:
+        return answer(predictor, image, overlay=False, maps=maps)[0]
+    record = results.find(image)
+    if record is None or not _is_same_question(record, predictor, overlay=overlay, maps=maps):
+        record, picture = answer(predictor, image, overlay=overlay, maps=maps)
+        results.store(record, picture)
+    return record
+
+
+def _is_same_question(record: dict[str, Any], predictor: EdgePredictor, *, overlay: bool, maps: bool) -> bool:
+    """Whether an answer of an earlier call is what would be answered now."""
+    same = record.get("card_sha256") == predictor.card_sha256 and record.get("checked") == predictor.check
+    if record.get("abstained"):
+        return same
+    return (
+        same and not record.get("error") and bool(record.get("overlay")) >= overlay and ("maps" in record) == maps
+    )
+
+
+def _printer(form: str, predictor: EdgePredictor, width: int) -> Callable[[dict[str, Any]], None]:
+    if form == "table":
+        print(table_header(predictor.card, width), flush=True)
+
+    def report(record: dict[str, Any]) -> None:
+        print(table_row(record, width) if form == "table" else json_line(record), flush=True)
+
+    return report
+
+
+def _watch(arguments: argparse.Namespace, predictor: EdgePredictor, results: ResultsFolder) -> None:
+    print(
+        f"watching {arguments.watch}; answers go to {arguments.out}, which holds {results.count}; "
+        f"{predictor.card.version}; end it by SIGINT or SIGTERM",
+        file=sys.stderr,
+        flush=True,
+    )
+    with StopSignal() as stop:
+        watcher = Watcher(
+            arguments.watch,
+            results,
+            functools.partial(answer, predictor, overlay=arguments.overlays, maps=arguments.maps),
+            _printer(arguments.format, predictor, _WIDEST_FILE // 2),
+            settle=arguments.settle,
+            stopped=lambda: stop.requested,
+        )
+        watch(watcher, stop, arguments.interval)
+
+
+def main(argv: list[str]) -> int:
+    """The command.
+
+    Args:
+        argv: as `sys.argv`.
+
+    Returns:
+        The exit status: 1 if any file has no answer because of an error; always 0 after watching.
+    """
+    arguments = _parse(argv)
+    if arguments.watch and not arguments.watch.is_dir():
+        raise ValueError(f"there is no folder {arguments.watch} to watch")
+    files = _list_files(arguments.files)
+    predictor = EdgePredictor(
+        arguments.model,
+        allow_unfit=arguments.allow_unfit,
+        threads=arguments.threads,
+        check=arguments.check,
+    )
+    if predictor.unfit:
+        print(f"warning: {predictor.complaint}. Its answers are marked unfit", file=sys.stderr)
+    with ResultsFolder(arguments.out) if arguments.out else contextlib.nullcontext() as results:
+        if arguments.watch:
+            _watch(arguments, predictor, results)
+            return 0
+        return int(_answer_files(files, arguments, predictor, results))
+
+
+def _answer_files(
+    files: Sequence[str],
+    arguments: argparse.Namespace,
+    predictor: EdgePredictor,
+    results: ResultsFolder | None,
+) -> bool:
+    """Answers files one by one; returns whether any has no answer because of an error."""
+    width = min(max(4, *(len(printable(file)) for file in files)), _WIDEST_FILE)
+    report = _printer(arguments.format, predictor, width)
+    failed = False
+    for file in files:
+        record = _answer_file(file, predictor, results, overlay=arguments.overlays, maps=arguments.maps)
+        report(record)
+        failed |= bool(record["error"])
+    if arguments.format == "table":
+        print(table_footer(predictor))
+    return failed
+
+
+def run(argv: list[str]) -> int:
+    """`main`, its errors as one line on stderr."""
+    logging.basicConfig(format="%(message)s")
+    try:
+        return main(argv)
+    except BrokenPipeError:  # whoever read stdout (`head`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still flushes at its end
+        return 1
+    except KeyboardInterrupt:
+        return 130  # as shells have it: 128 and the number of the signal
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv))

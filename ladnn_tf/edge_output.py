@@ -1,0 +1,110 @@
+"""Answers of the edge command, as records for JSON and as a table."""
+
+import datetime
+from pathlib import PurePath
+from typing import Any
+
+from ladnn_tf.card import Card
+from ladnn_tf.edge_files import ImageFile
+from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.labels import LESIONS
+
+_FILE_WIDTH = 24
+
+
+def answer(
+    predictor: EdgePredictor, image: ImageFile, *, overlay: bool, maps: bool
+) -> tuple[dict[str, Any], bytes | None]:
+    """Answers an image file.
+
+    Args:
+        predictor: of the model.
+        image: the file.
+        overlay: whether to draw the overlay.
+        maps: whether the record holds the maps.
+
+    Returns:
+        The record, as `record_of`; the overlay as JPEG, None where it is not wanted or there is no answer.
+    """
+    result, pixels = predictor.answer(image.content)
+    record = record_of(image, result, predictor, maps=maps)
+    if not overlay or pixels is None:
+        return record, None
+    from ladnn_tf.edge_overlay import overlay_jpeg  # fonts need time and memory that not everyone spends
+
+    return record, overlay_jpeg(pixels, result, PurePath(image.file).name, predictor.card.notice)
+
+
+def record_of(image: ImageFile, result: EdgeResult, predictor: EdgePredictor, *, maps: bool) -> dict[str, Any]:
+    """The answer as a dict for JSON.
+
+    Its fields are those of `EdgeResult`, `maps` only where wanted (lists `[h][w][C]`, four digits), and
+    `file`, `sha256`, `size` and `mtime_ns` of the image, `checked` (whether it might have been refused as no
+    chest-CT slice), `notice`, `answered_at` (UTC, ISO 8601) and `overlay`, the name of its file or None.
+    """
+    record = {
+        "file": image.file,
+        "covid": result.covid,
+        "positive": result.positive,
+        "threshold": result.threshold,
+        "lesions": result.lesions,
+        "abstained": result.abstained,
+        "reason": result.reason,
+        "error": result.error,
+        "model_version": result.model_version,
+        "card_sha256": result.card_sha256,
+        "unfit": result.unfit,
+        "checked": predictor.check,
+        "notice": predictor.card.notice,
+        "answered_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "sha256": image.sha256,
+        "size": image.size,
+        "mtime_ns": image.mtime_ns,
+        "overlay": None,
+    }
+    if maps and result.maps is not None:
+        record["maps"] = [[[float(f"{x:.4g}") for x in place] for place in row] for row in result.maps]
+    return record
+
+
+def unread_record(file: str, error: OSError, predictor: EdgePredictor) -> dict[str, Any]:
+    """The record of a file that could not be read: that of an error, `sha256`, `size` and `mtime_ns` None."""
+    reason = f"cannot be read ({error.strerror or error})"
+    result = EdgeResult(
+        predictor.card.version, predictor.card_sha256, predictor.card.threshold, predictor.unfit, error=reason
+    )
+    record = record_of(ImageFile(file, b"", 0, 0), result, predictor, maps=False)
+    return record | {"sha256": None, "size": None, "mtime_ns": None}
+
+
+def table_header(card: Card, width: int = _FILE_WIDTH) -> str:
+    """The heads of the table's columns, the files' `width` characters wide."""
+    lesions = LESIONS if card.task == "ladnn" else ()
+    return f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {name:>8}" for name in lesions)
+
+
+def table_row(record: dict[str, Any], width: int = _FILE_WIDTH) -> str:
+    """A record as a row of the table; of a file with a long name the end."""
+    file = printable(record["file"])
+    file = f"{file if len(file) <= width else '...' + file[3 - width :]:<{width}}"
+    if record["error"]:
+        return f"{file}  no answer: {record['error']}"
+    if record["abstained"]:
+        return f"{file}  no answer, not a chest-CT slice: {record['reason']}"
+    call = "positive" if record["positive"] else "negative"
+    lesions = "".join(f"  {value:>8.3f}" for value in record["lesions"].values())
+    return f"{file}  {record['covid']:>8.3f}  {call:<8}{lesions}"
+
+
+def table_footer(predictor: EdgePredictor) -> str:
+    """How to read the table."""
+    card = predictor.card
+    lines = ["", f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).", card.version]
+    if predictor.unfit:
+        lines.append("UNFIT MODEL: it did not pass the comparison with the model it was made of.")
+    return "\n".join([*lines, card.notice])
+
+
+def printable(name: str) -> str:
+    """A file's name without what would move a terminal's cursor or is no text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

@@ -1,0 +1,249 @@
+"""The gate's report, and how real TFLite results and SavedModels become arrays."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_tflite
+from parity_fakes import FakeArtefact, evidence, export_card, outputs, sample
+
+from export import artefacts, parity_columns, parity_report
+from export.parity_compare import Tolerances, compare
+from ladnn_tf.card import Export, write_card
+from ladnn_tf.files import folder_sha256
+from ladnn_tf.labels import LESIONS
+from ladnn_tf.tflite_file import with_card
+
+COVID = np.array([0.9, 0.8, 0.2, 0.1])
+LABELS = [1, 1, 0, 0]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(parity_columns, "RESAMPLES", 50)
+
+
+def compared(form, covid=COVID, images=None, tolerances=None, **options):
+    images = images or sample(LABELS, outputs(COVID))
+    answers = outputs(covid)
+    artefact = FakeArtefact(answers, answers, form=form, card=export_card(form.encode(), form), **options)
+    return compare(evidence(images), artefact, tolerances)
+
+
+def write(folder, comparisons, images=None):
+    for each in comparisons:
+        if each.fitness == "fit":
+            model = each.measured["format"].encode()
+            (folder / each.name).write_bytes(with_card(model, each.card))
+    return parity_report.write_report(
+        folder, "parity", comparisons, evidence(images or sample(LABELS, outputs(COVID)))
+    )
+
+
+def test_the_report_names_data_command_and_verdicts(tmp_path):
+    comparisons = [compared("int8", COVID[[1, 2, 0, 3]]), compared("float32", COVID - 0.0004)]
+    document, markdown = write(tmp_path, comparisons)
+    content = json.loads(document.read_text())
+    assert content["run"]["model_sha256"] == "a" * 64
+    assert (content["data"]["images"], content["data"]["positives"], content["data"]["split"]) == (4, 2, "test")
+    assert content["command"] == f"python -m export.parity --run=runs/fake --split=test --tflite={tmp_path}"
+    float32, int8 = content["artefacts"]
+    assert (float32["fitness"], float32["in_place"]) == ("fit", True)
+    assert (int8["fitness"], int8["in_place"]) == ("unfit", False)
+    assert int8["measured"]["tolerances"]["agreement"] == 0.98
+    assert "tensorflow" in " ".join(int8["measured"]["versions"])
+
+    text = markdown.read_text()
+    assert "4 images (2 with COVID-19, 4 patients), all of the test split of x.csv" in text
+    assert content["command"] in text
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
+    assert "| 1.50 | same pixels | 4.0e-04, 6.7e-05 | 4.0e-04, 4.0e-04 |" in lines["float32.tflite"]
+    assert "| 4/4 | 1.0000 -> 1.0000 | +0.0000 | +0.0000 |" in lines["float32.tflite"]
+    assert lines["float32.tflite"].endswith("| fit |")
+    # Positives 0.8 and 0.2, negatives 0.9 and 0.1: two of four pairs are right.
+    assert "| 2/4 | 1.0000 -> 0.5000 | +0.5000 [" in lines["int8.tflite"]
+    assert lines["int8.tflite"].endswith("| unfit, not kept |")
+    assert "int8.tflite: same pixels: 2 of 4 decisions differ, at most 0 may" in text
+    assert "0 of 4 decisions may differ" in text
+    assert "benchmarks.inference" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_what_was_not_measured_this_time_stays_while_it_lies_there(tmp_path):
+    write(tmp_path, [compared("float32"), compared("float16"), compared("dynamic")])
+    (tmp_path / "float16.tflite").unlink()
+    changed = export_card(b"another dynamic", "dynamic")
+    (tmp_path / "dynamic.tflite").write_bytes(with_card(b"another dynamic", changed))
+    other = sample(LABELS, outputs(COVID), patients=["p", "p", "q", "r"])
+    document, markdown = write(tmp_path, [compared("int8", images=other)], other)
+    rows = json.loads(document.read_text())["artefacts"]
+    assert [row["name"] for row in rows] == ["float32.tflite", "int8.tflite"]
+    text = markdown.read_text()
+    assert "float32.tflite was measured earlier, on 4 images (2 with COVID-19, 4 patients)" in text
+    assert "int8.tflite was measured earlier" not in text
+    assert text.count("Allowed: ") == 1
+
+    stricter = compared("float32", COVID - 0.0004, tolerances=Tolerances(float32=5e-4))
+    document, markdown = write(tmp_path, [stricter])
+    text = markdown.read_text()
+    assert "Allowed for float32.tflite: probabilities and maps may differ by 0.0005 (" in text
+    assert "Allowed for int8.tflite: probabilities and maps may differ by 0.001 (" in text
+    rows = json.loads(document.read_text())["artefacts"]
+    assert [row["name"] for row in rows] == ["float32.tflite", "int8.tflite"]
+    assert rows[0]["measured"]["same_pixels"]["covid_difference"]["largest"] == pytest.approx(0.0004)
+
+
+def test_a_saved_model_is_named_by_its_version(tmp_path):
+    unfit = compared("saved_model", COVID - 0.1, name="7")
+    text = parity_report.format_table([unfit])
+    assert "\nsaved_model 7  " in text
+    assert "unfit: saved_model 7: same pixels: probabilities differ by up to 0.1, allowed are 0.001" in text
+    document, _ = parity_report.write_report(
+        tmp_path, "parity_7", [unfit], evidence(sample(LABELS, outputs(COVID)))
+    )
+    assert document.name == "parity_7.json"
+    assert json.loads(document.read_text())["command"].endswith(f" --saved_model={tmp_path}")
+
+
+def test_a_damaged_report_is_an_error(tmp_path):
+    (tmp_path / "parity.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"parity\.json is no report of the gate"):
+        write(tmp_path, [compared("float32")])
+
+
+def test_phantoms_and_outputs_without_numbers_are_in_the_table():
+    half = sample([1, 0, 1, 0], outputs(COVID))  # AUC 0.75: enough
+    assert "phantoms" not in parity_report.format_table([compared("int8", images=half)])
+    low = outputs(COVID[::-1])
+    drawn = sample(LABELS, outputs(COVID), phantoms={"patients": 9, "size": 64, "seed": 1})
+    good, broken = outputs(COVID), outputs([np.nan, 0.5, 0.5, 0.5])
+    artefact = FakeArtefact(low, broken, good, good, form="int8")
+    comparison = compare(evidence(sample(LABELS, low), drawn), artefact)
+    text = parity_report.format_table([comparison])
+    lines = text.splitlines()
+    assert [" ".join(line.split()) for line in lines[2:5]] == [
+        "encoded bytes n/a n/a n/a n/a n/a n/a n/a",
+        "phantoms, same pixels 1.0000 -> 1.0000 +0.0000 +0.0000",
+        "phantoms, encoded bytes 1.0000 -> 1.0000 +0.0000 +0.0000",
+    ]
+    assert "judged on 4 phantoms (2 with COVID-19, 4 patients; 64 px, seed 1)" in text
+    assert "unfit: int8.tflite: encoded bytes: its covid are not finite for 1 of 4 images" in text
+
+
+def edge_result(covid, **fields):
+    lesions = dict.fromkeys(LESIONS, 0.25) | {"CrPa": 0.75}
+    given = {"covid": covid, "lesions": lesions, "maps": np.ones((1, 2, 6)), "error": "", "reason": ""}
+    return SimpleNamespace(**(given | fields))
+
+
+def test_edge_results_become_arrays():
+    nothing = {"lesions": {}, "maps": None, "error": "no finite number"}
+    found = artefacts.edge_outputs([edge_result(0.2), edge_result(None, **nothing), edge_result(None, **nothing)])
+    np.testing.assert_array_equal(found.covid, [0.2, np.nan, np.nan])
+    np.testing.assert_array_equal(found.lesions[0], [0.25, 0.25, 0.75, 0.25, 0.25])
+    assert found.maps.shape == (3, 1, 2, 6)
+    assert np.isnan(found.maps[1:]).all()
+    assert np.isnan(found.lesions[1:]).all()
+    assert found.problems == ("2 of 3 images got no answer, the first (number 1): no finite number",)
+    assert artefacts.edge_outputs([edge_result(0.2)]).problems == ()
+    baseline = artefacts.edge_outputs([edge_result(0.2, lesions={}, maps=None)])
+    assert (baseline.lesions, baseline.maps) == (None, None)
+
+
+def test_a_tflite_file_answers_through_the_edge_predictor(tmp_path, caplog):
+    model = tiny_tflite.model_bytes()
+    card = tiny_tflite.card_of(model, export=Export("int8", "a" * 64))
+    path = tmp_path / "int8.tflite"
+    path.write_bytes(with_card(model, card))
+    artefact = artefacts.TFLiteArtefact(path)
+    assert (artefact.name, artefact.format, artefact.size) == ("int8.tflite", "int8", path.stat().st_size)
+    assert caplog.text == ""  # it is not measured yet: that is no news here
+
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    images[0, ..., 0], images[1, ..., 1] = 255, 255  # red and green: no slices, and yet answered
+    found = artefact.from_pixels(images)
+    np.testing.assert_allclose(found.covid, 1 / (1 + np.exp([-2.0, 2.0])), atol=1e-5)
+    np.testing.assert_allclose(found.lesions[1], 1 / (1 + np.exp([-3, -2, -1, 0, 1])), atol=1e-5)
+    np.testing.assert_allclose(found.maps[:, 0, 0], [[1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]], atol=1e-6)
+    encoded = [artefacts._png(image) for image in images]
+    np.testing.assert_array_equal(artefact.from_bytes(encoded).lesions, found.lesions)
+    artefact.answer(encoded[0])
+    images[1] = 0
+    assert "1 of 2 images got no answer, the first (number 1)" in artefact.from_pixels(images).problems[0]
+
+
+class Grey(tf.Module):
+    """Says the mean grey of an image; `shift` makes `explain` contradict the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = tf.Variable(0.0)
+
+    def heads(self, images):
+        grey = tf.reduce_mean(tf.cast(images, tf.float32), (1, 2, 3)) / 255.0
+        return {"covid": grey, "lesions": tf.repeat(grey[:, None], 5, axis=1) / 2}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def pixels(self, images):
+        return self.heads(images)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def answer(self, image_bytes):
+        return self.heads(self.decoded(image_bytes))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def explain(self, image_bytes):
+        images = self.decoded(image_bytes)
+        heads = self.heads(images)
+        maps = tf.repeat(tf.cast(images[..., :1], tf.float32), 6, axis=3)
+        return {**heads, "covid": heads["covid"] + self.shift, "maps": maps}
+
+    def decoded(self, image_bytes):
+        spec = tf.TensorSpec([4, 4, 3], tf.uint8)
+        return tf.map_fn(lambda encoded: tf.io.decode_png(encoded, 3), image_bytes, fn_output_signature=spec)
+
+
+def save(folder, module, **signatures):
+    tf.saved_model.save(module, str(folder), signatures)
+    (folder / artefacts.EXTRAS).mkdir()
+    found = folder_sha256(folder, without=artefacts.EXTRAS)
+    card = dataclasses.replace(export_card(form="saved_model"), model_sha256=found)
+    write_card(card, folder / artefacts.EXTRAS / "card.json")
+    return folder
+
+
+def test_a_saved_model_answers_by_its_signatures(tmp_path):
+    module = Grey()
+    save(tmp_path / "3", module, serving_default=module.answer, explain=module.explain, pixels=module.pixels)
+    artefact = artefacts.SavedModelArtefact(tmp_path / "3", "12")
+    assert (artefact.name, artefact.format) == ("12", "saved_model")
+    assert artefact.size == sum(path.stat().st_size for path in (tmp_path / "3").rglob("*") if path.is_file())
+    images = np.repeat(np.arange(11, dtype=np.uint8) * 20, 48).reshape(11, 4, 4, 3)  # more than a batch
+    found = artefact.from_pixels(images)
+    np.testing.assert_allclose(found.covid, np.arange(11) * 20 / 255, rtol=1e-6)
+    np.testing.assert_allclose(found.lesions[:, 4], np.arange(11) * 10 / 255, rtol=1e-6)
+    np.testing.assert_array_equal(found.maps[:, 3, 3, 5], np.arange(11) * 20)
+    assert found.problems == ()
+
+    encoded = [artefacts._png(image) for image in images]
+    np.testing.assert_array_equal(artefact.from_bytes(encoded).covid, found.covid)
+    artefact.answer(encoded[0])
+    broken = artefact.from_bytes([*encoded[:2], b"no image"])
+    assert np.isnan(broken.covid).all()
+    assert broken.problems[0].startswith("it failed: ")
+
+    artefact._model.shift.assign(0.01)
+    found = artefact.from_pixels(images[:2])
+    assert found.problems == ("the signatures pixels and explain give another covid for the same images",)
+    assert found.covid == pytest.approx([0.0, 20 / 255])
+
+
+def test_a_saved_model_without_a_signature_is_an_error(tmp_path):
+    module = Grey()
+    save(tmp_path / "3", module, pixels=module.pixels)
+    with pytest.raises(ValueError, match="3 has no signature serving_default, explain; export"):
+        artefacts.SavedModelArtefact(tmp_path / "3")
