@@ -42,7 +42,7 @@ test: lint
 
 # One archive for boxes without internet; build/wheels keeps what was downloaded.
 edge-bundle: venv
-	$(RUN) export.edge_bundle --model=$(MODEL) --out=dist --wheels=build/wheels
+	$(RUN) export.edge_bundle --model="$(MODEL)" --out=dist --wheels=build/wheels
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .coverage

@@ -42,7 +42,7 @@ def compare(
 
     Args:
         folder: an empty one, for what is measured.
-        source: `run`, `backbone` and `image_size`, as `inference_prepare.prepare` takes them.
+        source: `run`, `backbone`, `image_size` and `exported`, as `inference_prepare.prepare` takes them.
         threads: of each process.
         batch: images in a call where throughput is measured.
         rounds: number of rounds.
@@ -78,7 +78,15 @@ def _source(flag_values: flags.FlagValues) -> dict:
     if flag_values.run and flag_values["image_size"].present:
         command.usage_error("--image_size goes with --backbone; a run has its own", USAGE)
     run = str(Path(flag_values.run).absolute()) if flag_values.run else ""  # workers work elsewhere
-    return {"run": run, "backbone": flag_values.backbone, "image_size": flag_values.image_size}
+    if flag_values.exported and not run:
+        command.usage_error("--exported goes with --run", USAGE)
+    exported = str(Path(flag_values.exported).absolute()) if flag_values.exported else ""
+    return {
+        "run": run,
+        "backbone": flag_values.backbone,
+        "image_size": flag_values.image_size,
+        "exported": exported,
+    }
 
 
 def main(argv: list[str]) -> int:
@@ -86,6 +94,7 @@ def main(argv: list[str]) -> int:
     flag_values = flags.FlagValues()
     fv = {"flag_values": flag_values}
     flags.DEFINE_string("run", "", "folder of a finished run", **fv)
+    flags.DEFINE_string("exported", "", "with --run: folder of its exported TFLite files, to measure those", **fv)
     flags.DEFINE_string("backbone", "", "instead of --run: a network with random weights", **fv)
     flags.DEFINE_integer("image_size", 224, "of the network with random weights, pixels", 32, **fv)
     flags.DEFINE_integer("threads", 1, "of each contender", 1, **fv)

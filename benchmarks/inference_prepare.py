@@ -27,7 +27,7 @@ from ladnn_tf.data.phantom_anatomy import sample_patient
 from ladnn_tf.data.phantom_slice import draw_slice
 from ladnn_tf.files import file_sha256
 from ladnn_tf.models.normalisation import TORCH
-from ladnn_tf.tflite_file import SUFFIX, with_card
+from ladnn_tf.tflite_file import SUFFIX, read_card, with_card
 
 SLICE_SIDE = 512
 """Pixels of an encoded slice, as scanners make them."""
@@ -101,7 +101,7 @@ def draw_slices(count: int) -> list[bytes]:
     return files
 
 
-def prepare(folder: Path, *, run: str, backbone: str, image_size: int, slices: int) -> dict:
+def prepare(folder: Path, *, run: str, backbone: str, image_size: int, slices: int, exported: str = "") -> dict:
     """Writes slices and models.
 
     Args:
@@ -110,6 +110,7 @@ def prepare(folder: Path, *, run: str, backbone: str, image_size: int, slices: i
         backbone: of random weights.
         image_size: of random weights, the side in pixels.
         slices: how many, phantoms. The ranges of int8 are taken from them too, for speed does not depend on it.
+        exported: folder of TFLite files that were exported from the run; empty to convert it here.
 
     Returns:
         `name`, `backbone`, `image_size`, `multiply_adds`, the paths `pixels` (a `.npy` of `(slices, S, S, 3)`
@@ -117,7 +118,7 @@ def prepare(folder: Path, *, run: str, backbone: str, image_size: int, slices: i
         of TFLite.
 
     Raises:
-        ValueError: if the run is none, or for an unknown backbone.
+        ValueError: if the run is none, for an unknown backbone, or if the files were not made of the run.
     """
     source = Path(run)
     if not run:
@@ -133,10 +134,7 @@ def prepare(folder: Path, *, run: str, backbone: str, image_size: int, slices: i
     np.save(folder / "slices.npy", pixels)
     models = {"keras": source / "model.keras", "saved_model": folder / "1"}
     stage(finished, models["saved_model"])
-    forms = formats_of(finished.card.backbone)
-    for form, content in convert(finished.model, finished.card.temperature, forms, pixels).items():
-        models[form] = folder / f"{form}{SUFFIX}"
-        models[form].write_bytes(with_card(content, card_for(finished, form, content)))
+    models |= _exported(finished, Path(exported)) if exported else _converted(finished, pixels, folder)
     return {
         "name": finished.card.name,
         "backbone": finished.card.backbone,
@@ -146,6 +144,29 @@ def prepare(folder: Path, *, run: str, backbone: str, image_size: int, slices: i
         "files": str(folder / "slices"),
         "models": {name: str(path) for name, path in models.items()},
     }
+
+
+def _converted(run: runs.Run, pixels: np.ndarray, folder: Path) -> dict[str, Path]:
+    models = {}
+    for form, content in convert(run.model, run.card.temperature, formats_of(run.card.backbone), pixels).items():
+        models[form] = folder / f"{form}{SUFFIX}"
+        models[form].write_bytes(with_card(content, card_for(run, form, content)))
+    return models
+
+
+def _exported(run: runs.Run, folder: Path) -> dict[str, Path]:
+    models = {form: folder / f"{form}{SUFFIX}" for form in formats_of(run.card.backbone)}
+    models = {form: path for form, path in models.items() if path.is_file()}
+    if "float32" not in models:
+        raise ValueError(f"there is no float32{SUFFIX} in {folder}, which the ratios refer to; export it too")
+    for path in models.values():
+        source = read_card(path)[0].export.source_sha256
+        if source != run.card.model_sha256:
+            raise ValueError(
+                f"{path} was made of another model ({source[:12]}...) than {run.folder} holds "
+                f"({run.card.model_sha256[:12]}...); export it again"
+            )
+    return models
 
 
 def main(argv: list[str]) -> None:

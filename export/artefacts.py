@@ -72,27 +72,38 @@ class Artefact(Protocol):
 class TFLiteArtefact:
     """A TFLite file, asked through the edge predictor that is shipped with it.
 
+    One that the predictor does not take, say for want of an output, answers nothing and says why.
+
     Args:
         path: the file, with a card inside.
 
     Raises:
-        ValueError: if the file or its card is damaged, or no EdgePredictor can read it.
+        ValueError: if the file or its card is damaged.
     """
 
     def __init__(self, path: str | Path):
-        # The gate decides about fitness, and its images are slices by their manifest: neither is asked here.
-        with _without_warnings("ladnn_tf.edge"):
-            self._predictor = EdgePredictor(path, allow_unfit=True, check=False)
-        self.card = self._predictor.card
+        self.card = read_card(path)[0]
+        self._predictor, self._refusal = None, ""
+        try:
+            # The gate decides about fitness, and its images are slices by their manifest: neither is asked here.
+            with _without_warnings("ladnn_tf.edge"):
+                self._predictor = EdgePredictor(path, allow_unfit=True, check=False)
+        except ValueError as error:
+            self._refusal = f"the edge predictor does not take it: {error}"
         self.format = self.card.export.format
         self.name = Path(path).name
         self.size = Path(path).stat().st_size
 
     def from_pixels(self, images: np.ndarray) -> Outputs:
-        return edge_outputs(self._predictor.predict(list(images)))
+        return self._outputs(images)
 
     def from_bytes(self, encoded: Sequence[bytes]) -> Outputs:
-        return edge_outputs(self._predictor.predict(list(encoded)))
+        return self._outputs(encoded)
+
+    def _outputs(self, images: Sequence) -> Outputs:
+        if self._predictor is None:
+            return Outputs(np.full(len(images), np.nan), None, None, (self._refusal,))
+        return edge_outputs(self._predictor.predict(list(images)))
 
     def answer(self, encoded: bytes) -> None:
         self._predictor.predict([encoded])

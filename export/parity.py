@@ -8,7 +8,7 @@ leaves it, as "unfit") and writes a report beside it: `parity.md` and `.json` of
 place. Each artefact is asked in two columns: with the pixels that the run's own model saw, and with the files'
 bytes, which it decodes and resizes itself; a TFLite file through the shipped edge predictor.
 
-Exit status: 1 if anything is unfit, kept or not.
+Exit status: 0 if all are fit, 3 if anything is unfit, kept or not; 1 after an error, 2 after one in the flags.
 """
 
 from collections.abc import Iterable
@@ -17,15 +17,36 @@ from pathlib import Path
 from absl import flags
 
 from export.artefacts import SavedModelArtefact, TFLiteArtefact, artefact_card
-from export.parity_compare import Comparison, Tolerances, check_source, compare
+from export.parity_compare import Comparison, check_source, compare
 from export.parity_evidence import Evidence, load_evidence
 from export.parity_report import STEM, format_table, write_report
+from export.parity_tolerances import QUANTISED, Tolerances
 from export.placing import place_again
 from ladnn_tf import command, runs
 from ladnn_tf.labels import SPLITS
 from ladnn_tf.tflite_file import SUFFIX
 
-USAGE = "python -m export.parity --run=runs/NAME [--saved_model=FOLDER] [--tflite=FOLDER or FILE,FILE]"
+USAGE = """python -m export.parity --run=runs/NAME [--saved_model=FOLDER] [--tflite=FOLDER or FILE,FILE]
+
+Compares what lies there with the run's own model, rewrites its card, and removes what is unfit but for
+--keep_failed. Exit status: 0 if all are fit, 3 if anything is unfit, kept or not; 1 after an error, 2 after one in
+the flags."""
+
+UNFIT = 3
+"""The exit status of every command of the gate if anything is unfit."""
+
+_RELATIVE = "maps relative to their label's largest value"
+_FLOATING, _QUANTISED = "saved_model, float32 and float16", ", ".join(QUANTISED)
+_TOLERANCES = {
+    "float32": "float32 and saved_model: largest difference of probabilities",
+    "float16": "float16: largest difference of probabilities",
+    "encoded": "added to both from encoded bytes",
+    "maps": f"{_FLOATING}: largest difference of {_RELATIVE}",
+    "auc_loss": f"{_QUANTISED}: largest loss of AUC",
+    "agreement": f"{_QUANTISED}: least share of decisions equal to the run's own",
+    "mean": f"{_QUANTISED}: largest mean difference of all probabilities, and of {_RELATIVE}",
+}
+_SHARES = ("auc_loss", "agreement")
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -36,39 +57,26 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_enum("split", "test", SPLITS, "of the manifest", **fv)
     flags.DEFINE_integer("images", 0, "how many of the split, evenly of each class; 0: all", 0, **fv)
     flags.DEFINE_boolean("keep_failed", False, 'keep what fails; its card then says "unfit"', **fv)
-    flags.DEFINE_float(
-        "tolerance_float32",
-        default.float32,
-        "float32 and saved_model: largest difference of probabilities, and of maps relative to their largest",
-        0.0,
-        **fv,
-    )
-    flags.DEFINE_float("tolerance_float16", default.float16, "the same of float16", 0.0, **fv)
-    flags.DEFINE_float("tolerance_encoded", default.encoded, "added to both from encoded bytes", 0.0, **fv)
-    flags.DEFINE_float(
-        "tolerance_auc_loss", default.auc_loss, "dynamic, int8 and int8_mixed: largest loss of AUC", 0.0, 1.0, **fv
-    )
-    flags.DEFINE_float(
-        "tolerance_agreement",
-        default.agreement,
-        "dynamic, int8 and int8_mixed: least share of decisions equal to the run's own",
-        0.0,
-        1.0,
-        **fv,
-    )
+    for name, meaning in _TOLERANCES.items():
+        most = 1.0 if name in _SHARES else None
+        flags.DEFINE_float(f"tolerance_{name}", getattr(default, name), meaning, 0.0, most, **fv)
 
 
 def tolerances_from(flag_values: flags.FlagValues) -> Tolerances:
-    """The tolerances from parsed flags."""
-    names = ("float32", "float16", "encoded", "auc_loss", "agreement")
-    return Tolerances(**{name: flag_values[f"tolerance_{name}"].value for name in names})
+    """The tolerances from parsed flags.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
+    return Tolerances(**{name: flag_values[f"tolerance_{name}"].value for name in _TOLERANCES})
 
 
 def newest_version(folder: str | Path) -> Path:
     """A SavedModel's version folder.
 
     Args:
-        folder: of one version, or of integer versions, of which the newest is taken.
+        folder: of one version, or of integer versions, of which the newest is taken; only a folder with a
+            `saved_model.pb` is one.
 
     Raises:
         ValueError: if there is none.
@@ -76,7 +84,7 @@ def newest_version(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    versions = [file.parent for file in folder.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
     if not versions:
         raise ValueError(f"{folder} holds no SavedModel (looked for from {Path.cwd()}); make one by "
                          "python -m export.saved_model")  # fmt: skip
@@ -152,18 +160,19 @@ def main(argv: list[str]) -> int:
     command.parse(flag_values, argv, USAGE)
     if not flag_values.saved_model and not flag_values.tflite:
         command.usage_error("give --saved_model, --tflite or both", USAGE)
+    tolerances = tolerances_from(flag_values)
     run = runs.load_run(flag_values.run)
     paths = [newest_version(flag_values.saved_model)] if flag_values.saved_model else []
     paths += tflite_files(flag_values.tflite)
     for path in paths:
         check_source(run.card, artefact_card(path), str(path))  # before the work, and before the look is counted
     evidence = load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
-    comparisons = measure_again(paths, evidence, tolerances_from(flag_values), flag_values.keep_failed)
+    comparisons = measure_again(paths, evidence, tolerances, flag_values.keep_failed)
     print(format_table(comparisons))
     removed = [path for path in paths if not path.exists()]
     print("".join(f"\nremoved: {path} (unfit; --keep_failed keeps it)" for path in removed))
     print("report: " + ", ".join(f"{folder / stem}.md" for folder, stem in reports(paths)))
-    return 1 if any(comparison.fitness != "fit" for comparison in comparisons) else 0
+    return UNFIT if any(comparison.fitness != "fit" for comparison in comparisons) else 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """One column of the gate: what an artefact says of a sample, set beside what the run's own model says."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from export.artefacts import Outputs
+from export.artefacts import Artefact, Outputs
 from export.parity_evidence import Sample
 from ladnn_tf import intervals, metrics
+
+COLUMNS = {"same_pixels": "same pixels", "encoded_bytes": "encoded bytes"}
+"""What an artefact is given: the pixels that the run's own model saw, or the file, to decode and resize itself."""
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -18,6 +22,39 @@ its maps are compared as they are, so that an artefact that shows attention ther
 _METRICS = ("auc", "sensitivity")
 
 
+def ask(
+    sample: Sample,
+    artefact: Artefact,
+    thresholds: tuple[float, float],
+    reasons: list[str],
+    measure_column: Callable[[Sample, Outputs, tuple[float, float]], dict],
+) -> dict[str, dict | None]:
+    """Asks an artefact about a sample in both columns.
+
+    Args:
+        sample: the images.
+        artefact: the exported model.
+        thresholds: of the run's card and of the artefact's.
+        reasons: what cannot be compared is added here, a sentence each.
+        measure_column: `measure` or `losses`.
+
+    Returns:
+        The figures of each of `COLUMNS`; None where the outputs cannot be compared.
+    """
+    answers = {
+        "same_pixels": lambda: artefact.from_pixels(sample.pixels),
+        "encoded_bytes": lambda: artefact.from_bytes(sample.encoded),
+    }
+    columns = {}
+    for name, title in COLUMNS.items():
+        outputs = answers[name]()
+        found = problems(outputs, sample.reference)
+        where = "phantoms, " if "phantoms" in sample.data else ""
+        reasons += [f"{where}{title}: {problem}" for problem in found]
+        columns[name] = None if found else measure_column(sample, outputs, thresholds)
+    return columns
+
+
 def problems(outputs: Outputs, reference: Outputs) -> list[str]:
     """What keeps an artefact's outputs from being compared at all, a sentence each; empty if nothing does.
 
@@ -26,6 +63,8 @@ def problems(outputs: Outputs, reference: Outputs) -> list[str]:
         reference: of the run's own model, on the same images.
     """
     found = list(outputs.problems)
+    if found and not np.isfinite(outputs.covid).any():
+        return found  # it answered nothing, and said why
     for name in ("covid", "lesions", "maps"):
         got, wanted = getattr(outputs, name), getattr(reference, name)
         if wanted is None and got is not None:
@@ -58,7 +97,9 @@ def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -
           over all images (see `NO_ATTENTION`);
         - `agreement`: `agreeing` decisions of `images`;
         - `auc`, `sensitivity`: the fields of `intervals.PairedDifference`, `a` the run's own and `b` the
-          artefact's, the difference so being the loss, with the 95 % interval of a paired bootstrap over patients.
+          artefact's, the difference so being the loss, with the 95 % interval of a paired bootstrap over patients;
+        - `own_decisions`: the same of the AUC with the run's own decisions in the place of the labels, of which
+          the run's own is 1; undefined where it decides alike for all images.
     """
     reference = sample.reference
     covid = np.abs(outputs.covid - reference.covid)
@@ -70,6 +111,9 @@ def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -
         "map_difference": _largest_and_mean(_map_differences(outputs.maps, reference.maps)),
         "agreement": {"agreeing": int(agreeing.sum()), "images": len(agreeing)},
         **losses(sample, outputs, thresholds),
+        "own_decisions": losses(
+            dataclasses.replace(sample, labels=(reference.covid >= thresholds[0]).astype(int)), outputs, thresholds
+        )["auc"],
     }
 
 

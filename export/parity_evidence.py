@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -65,15 +66,18 @@ class Evidence:
 
     Attributes:
         card: of the run.
-        flags: of a command that takes the same images again, such as `--run=runs/x --split=test`.
+        flags: of a command that takes the same images again, for a shell, such as `--run=runs/x --split=test`.
         sample: the images.
         make_phantoms: makes the phantoms, for runs whose AUC on the images is too low to show a loss.
+        seen: to be called when there is an answer of which a person learns how good the run is on the images; it
+            counts the look, once.
     """
 
     card: Card
     flags: str
     sample: Sample
     make_phantoms: Callable[[], Sample]
+    seen: Callable[[], None]
 
     @functools.cached_property
     def phantoms(self) -> Sample:
@@ -90,7 +94,7 @@ def load_evidence(
     phantom_patients: int = PHANTOM_PATIENTS,
     phantom_size: int = PHANTOM_SIZE,
 ) -> Evidence:
-    """Reads images and lets the run's own model answer them; a look at the run's own data is counted.
+    """Reads images and lets the run's own model answer them; the first comparison counts as a look.
 
     Args:
         run: the run.
@@ -117,25 +121,28 @@ def load_evidence(
     whole = select_split(read_manifest(path), split)
     frame = select_evenly(whole, images)
     pipeline.verify_images(frame)
-    sha256 = file_sha256(path)
-    own = sha256 == run.card.manifest["sha256"]
+    own = runs.is_own(run, path)
     about = {
-        "manifest": {"file": Path(path).name, "sha256": sha256},
+        "manifest": {"file": Path(path).name, "sha256": file_sha256(path)},
         "own_data": own,
         "split": split,
         "images_in_split": len(whole),
     }
     predict = functools.partial(_reference, attention_model(float32_copy(run.model)), run.card.temperature)
     sample = _sample(frame, run.card.image_size, about, predict)
-    if own:
-        runs.count_look(run, split)
+
+    @functools.cache
+    def seen() -> None:
+        if own:
+            runs.count_look(run, split)
 
     def make_phantoms() -> Sample:
         side = max(phantom_size, run.card.image_size)
         return _phantoms(phantom_patients, side, run.card.image_size, predict)
 
-    flags = f"--run={run.folder}{f' --manifest={manifest}' if manifest else ''} --split={split}"
-    return Evidence(run.card, flags + (f" --images={images}" if images else ""), sample, make_phantoms)
+    flags = [f"--run={run.folder}", *([f"--manifest={manifest}"] if manifest else []), f"--split={split}"]
+    flags += [f"--images={images}"] if images else []
+    return Evidence(run.card, shlex.join(flags), sample, make_phantoms, seen)
 
 
 def select_evenly(frame: pd.DataFrame, images: int) -> pd.DataFrame:

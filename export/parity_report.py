@@ -1,18 +1,24 @@
 """The gate's report, beside the artefacts: all figures as JSON, a table to read as Markdown."""
 
+import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from export.artefacts import artefact_card
-from export.parity_columns import LEVEL, RESAMPLES
-from export.parity_compare import COLUMNS, MINIMUM_AUC, QUANTISED, Comparison, Tolerances
+from export.parity_auc import MINIMUM_AUC, MINIMUM_OF_CLASS
+from export.parity_columns import COLUMNS, LEVEL, RESAMPLES
+from export.parity_compare import Comparison
 from export.parity_evidence import Evidence
+from export.parity_tolerances import QUANTISED, Tolerances
 from ladnn_tf.files import write_atomically
+from ladnn_tf.tflite_file import SUFFIX
 
 STEM = "parity"
 """The usual name of the two files."""
 
+_RULES = dataclasses.asdict(Tolerances()).keys()
 _ORDER = ("saved_model", "float32", "float16", *QUANTISED)
 _TITLES = (
     "artefact", "MB", "given", "probabilities: largest, mean", "COVID-19: largest, mean", "maps: largest, mean",
@@ -28,7 +34,7 @@ def write_report(
     """Writes `<stem>.json` and `<stem>.md`, after the artefacts were placed or refused.
 
     Artefacts of an older report that were not measured this time stay in it if they still lie in the folder,
-    unchanged.
+    unchanged; one whose name a refused artefact has is marked as older.
 
     Args:
         folder: of the artefacts.
@@ -46,11 +52,14 @@ def write_report(
     folder = Path(folder)
     document, markdown = folder / f"{stem}.json", folder / f"{stem}.md"
     rows = _rows(comparisons)
-    rows += [row for row in _older(document, {row["name"] for row in rows}) if in_place(folder, row)]
-    rows.sort(key=lambda row: (_ORDER.index(row["measured"]["format"]), row["name"]))
+    measured = {row["name"]: row["model_sha256"] for row in rows}
+    for row in _older(document):
+        if measured.get(row["name"]) != row["model_sha256"] and in_place(folder, row):
+            rows.append({**row, "older": row["name"] in measured})
+    rows.sort(key=lambda row: (_ORDER.index(row["measured"]["format"]), row["name"], row["older"]))
     for row in rows:
         row["in_place"] = in_place(folder, row)
-    command = f"python -m export.parity {evidence.flags} {_artefact_flags(folder, rows)}"
+    command = _command(folder, evidence, [row for row in _rows(comparisons) if in_place(folder, row)])
     content = {
         "command": command,
         "run": {
@@ -98,6 +107,7 @@ def _rows(comparisons: Sequence[Comparison]) -> list[dict]:
             "run": each.card.name,
             "model_sha256": each.card.model_sha256,
             "source_sha256": each.card.export.source_sha256,
+            "older": False,
             "fitness": each.fitness,
             "reasons": list(each.reasons),
             "measured": each.measured,
@@ -106,21 +116,33 @@ def _rows(comparisons: Sequence[Comparison]) -> list[dict]:
     ]
 
 
-def _older(document: Path, names: set[str]) -> list[dict]:
-    """The rows of the report that is there, but for those that are measured anew."""
+def _older(document: Path) -> list[dict]:
+    """The rows of the report that is there."""
     if not document.is_file():
         return []
     try:
         rows = json.loads(document.read_text(encoding="utf-8"))["artefacts"]
-        return [row for row in rows if row["name"] not in names and row["measured"]["format"] in _ORDER]
+        # Those that an older version judged, by other rules, would be misread.
+        return [row for row in rows if row["measured"]["tolerances"].keys() == _RULES and _lines(row)]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{document} is no report of the gate ({error!r}); move it away") from error
 
 
-def _artefact_flags(folder: Path, rows: list[dict]) -> str:
-    formats = {row["measured"]["format"] for row in rows}
-    saved = [f"--saved_model={folder}"] if "saved_model" in formats else []
-    return " ".join(saved + ([f"--tflite={folder}"] if formats - {"saved_model"} else []))
+def _command(folder: Path, evidence: Evidence, rows: list[dict]) -> str:
+    """The command that measures again what was measured and lies there, as strictly, and removes none of it for
+    what is known already; empty if nothing lies there."""
+    if not rows:
+        return ""
+    flags = [f"--saved_model={folder / row['name']}" for row in rows if not row["name"].endswith(SUFFIX)]
+    names = [row["name"] for row in rows if row["name"].endswith(SUFFIX)]
+    if set(names) == {path.name for path in folder.glob(f"*{SUFFIX}")} and names:
+        flags.append(f"--tflite={folder}")
+    elif names:
+        flags.append("--tflite=" + ",".join(str(folder / name) for name in names))
+    given, default = rows[0]["measured"]["tolerances"], dataclasses.asdict(Tolerances())
+    flags += [f"--tolerance_{name}={value!r}" for name, value in given.items() if value != default[name]]
+    flags += ["--keep_failed"] if any(row["fitness"] != "fit" for row in rows) else []
+    return f"python -m export.parity {evidence.flags} {shlex.join(flags)}"
 
 
 def _markdown(evidence: Evidence, rows: list[dict], command: str) -> str:
@@ -131,7 +153,7 @@ def _markdown(evidence: Evidence, rows: list[dict], command: str) -> str:
         f"Measured on {data_text(evidence.sample.data)}. The reference is the run's own model (SHA-256 "
         f"{card.model_sha256[:12]}) in float32 arithmetic; COVID-19 is called at {card.threshold:.4g} or above.",
         "",
-        f"To measure what lies here again: `{command}`",
+        f"To measure it again where it lies: `{command}`" if command else "Nothing of it was kept.",
         "",
         "| " + " | ".join(_TITLES) + " |",
         "|" + "|".join("---:" if title in _RIGHT else "---" for title in _TITLES) + "|",
@@ -142,7 +164,9 @@ def _markdown(evidence: Evidence, rows: list[dict], command: str) -> str:
         f"{_title(row)} was measured earlier, on {data_text(row['measured']['data'])}, as an export of "
         f"{row['run']} (SHA-256 {row['source_sha256'][:12]})."
         for row in rows
-        if row["measured"]["data"] != evidence.sample.data or row["source_sha256"] != card.model_sha256
+        if row["older"]
+        or row["measured"]["data"] != evidence.sample.data
+        or row["source_sha256"] != card.model_sha256
     ]
     return "\n".join(lines + [f"- {note}" for note in (*_notes(rows), *others, *_reasons(rows))]) + "\n"
 
@@ -163,7 +187,8 @@ def data_text(data: dict) -> str:
 
 
 def _title(row: dict) -> str:
-    return f"saved_model {row['name']}" if row["measured"]["format"] == "saved_model" else row["name"]
+    name = f"saved_model {row['name']}" if row["measured"]["format"] == "saved_model" else row["name"]
+    return f"{name} (older)" if row["older"] else name
 
 
 def _lines(row: dict) -> list[list[str]]:
@@ -220,12 +245,30 @@ def _notes(rows: list[dict]) -> list[str]:
                 tolerances, [row for row in rows if row["measured"]["tolerances"] == tolerances], len(groups) > 1
             )
         )
-    for phantoms in _distinct(row["measured"]["phantoms"]["data"] for row in rows if row["measured"]["phantoms"]):
-        notes.append(
-            f"The run's own AUC on the images is below {MINIMUM_AUC} or undefined, so that a loss would not show: "
-            f"the loss of AUC was judged on {data_text(phantoms)}."
-        )
+    notes += _distinct(filter(None, map(_judged, rows)))
     return notes
+
+
+def _judged(row: dict) -> str:
+    """On what else than the images the loss of AUC was judged, and why."""
+    measured = row["measured"]
+    if not measured["phantoms"]:
+        return ""
+    reason = (
+        f"the run's own AUC is below {MINIMUM_AUC} or undefined, or a class has fewer than {MINIMUM_OF_CLASS} "
+        "images, so that a loss would not show"
+    )
+    phantoms = data_text(measured["phantoms"]["data"])
+    if measured["auc_judged_on"] == "phantoms":
+        return f"On the images {reason}: the loss of AUC was judged on {phantoms}."
+    if measured["auc_judged_on"] == "nothing":
+        return f"On the images as on {phantoms} {reason}: the loss of AUC could not be judged."
+    columns = [(title, measured[name]) for name, title in COLUMNS.items() if measured[name]]
+    found = ", ".join(f"{title} {column['own_decisions']['b']:.4f}" for title, column in columns)
+    return (
+        f"On the images as on {phantoms} {reason}: the loss of AUC of {_title(row)} was judged by the run's own "
+        f"decisions on the images, the AUC by which its probabilities tell them (of the run itself 1): {found}."
+    )
 
 
 def _allowed(given: dict, rows: list[dict], named: bool) -> str:
@@ -234,10 +277,11 @@ def _allowed(given: dict, rows: list[dict], named: bool) -> str:
     counts = _distinct(row["measured"]["data"]["images"] for row in rows)
     decisions = ", ".join(f"{tolerances.may_differ(images)} of {images} decisions" for images in counts)
     return (
-        f"Allowed{whose}: probabilities and maps may differ by {tolerances.float32:g} (saved_model, float32) and "
-        f"{tolerances.float16:g} (float16), by {tolerances.encoded:g} more from encoded bytes; "
-        f"{', '.join(QUANTISED)} may lose {tolerances.auc_loss:g} of AUC and need "
-        f"{100 * tolerances.agreement:g} % equal decisions ({decisions} may differ)."
+        f"Allowed{whose}: probabilities may differ by {tolerances.float32:g} (saved_model, float32) and "
+        f"{tolerances.float16:g} (float16), by {tolerances.encoded:g} more from encoded bytes, and their maps by "
+        f"{tolerances.maps:g}; {', '.join(QUANTISED)} may lose {tolerances.auc_loss:g} of AUC, need "
+        f"{100 * tolerances.agreement:g} % equal decisions ({decisions} may differ), and their probabilities and "
+        f"maps may differ by {tolerances.mean:g} on average."
     )
 
 

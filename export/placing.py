@@ -8,6 +8,7 @@ card says what it was made of. One that cannot be read stays as well; its reader
 import dataclasses
 import os
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from export.parity_compare import Comparison
 from ladnn_tf.card import Card, card_json, check_model
 from ladnn_tf.files import folder_sha256, write_atomically
 from ladnn_tf.tflite_file import card_beside, with_card
+
+_REFUSED = ".refused"
 
 
 def final_card(card: Card, comparison: Comparison) -> Card:
@@ -144,8 +147,10 @@ def _refuse(path: Path, card: Card) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
+        for leftover in path.parent.glob(f".*{_REFUSED}"):  # of a removal that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         # A server that looks at the folders sees the version whole or not at all.
-        hidden = path.with_name(f".{path.name}.refused")
+        hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_REFUSED, dir=path.parent))
         path.rename(hidden)
         shutil.rmtree(hidden)
     else:

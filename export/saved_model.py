@@ -33,10 +33,12 @@ USAGE = """python -m export.saved_model --run=runs/NAME --out=models/ladnn [--ma
 
 Writes OUT/<next integer>/ with the signatures serving_default (image_bytes: PNG or JPEG files), explain (the same,
 with attention maps) and pixels (images: uint8 RGB), warm-up requests and the card, and OUT/parity_<integer>.md and
-.json, which compare it with the run's own model. Exit status: 0 if it was written and is fit, else 1: it is then
-not written, or with --keep_failed written with a card that says "unfit"."""
+.json, which compare it with the run's own model. Exit status: 0 if it was written and is fit; 3 if it is unfit,
+and not written, or with --keep_failed written with a card that says so; 1 after an error, 2 after one in the
+flags."""
 
 _STAGING = ".staging-"
+_REPORTS = f"{parity_report.STEM}_*.json"
 
 
 def stage(run: runs.Run, folder: Path) -> Card:
@@ -119,8 +121,13 @@ def _place(
 
 
 def next_version(out: Path) -> int:
-    """One more than the highest integer that names anything in a folder; 1 for an empty one."""
-    return 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)
+    """One more than the highest integer that names anything in a folder, or a report in it; 1 for an empty one.
+
+    The number of a version that was refused or removed is not used again: its report lies there.
+    """
+    names = {path.name.removeprefix(f"{parity_report.STEM}_").removesuffix(".json") for path in out.glob(_REPORTS)}
+    names |= {path.name for path in out.iterdir()}
+    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 @contextlib.contextmanager
@@ -203,15 +210,15 @@ def _tensors(tensors) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """The command; the exit status is 1 if the model is not fit."""
+    """The command; the exit status is `parity.UNFIT` if the model is not fit."""
     flag_values = flags.FlagValues()
     flags.DEFINE_string("run", None, "folder of the run", required=True, flag_values=flag_values)
     flags.DEFINE_string("out", None, "folder of the versions", required=True, flag_values=flag_values)
     parity.define_flags(flag_values)
     command.parse(flag_values, argv, USAGE)
     run, out = runs.load_run(flag_values.run), Path(flag_values.out)
-    evidence = parity.load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
     tolerances = parity.tolerances_from(flag_values)
+    evidence = parity.load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
     comparison, placed = export(run, out, evidence, tolerances, keep_failed=flag_values.keep_failed)
     print(parity_report.format_table([comparison]))
     target = out / comparison.name
@@ -223,7 +230,7 @@ def main(argv: list[str]) -> int:
         print(f"\nnot written: {target} ({comparison.fitness}; --keep_failed writes it all the same)")
     report = out / f"{parity_report.STEM}_{comparison.name}"
     print(f"report: {report}.md {report}.json")
-    return 0 if comparison.fitness == "fit" else 1
+    return 0 if comparison.fitness == "fit" else parity.UNFIT
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Writes a run's model as TFLite, in every precision: `python -m export.tflite --run=runs/NAME --out=models/edge`.
 
 Each file is compared with the run's own model on real images before it takes its place (`export/parity.py`); one
-that got worse than the tolerances allow is not written, and the exit status is 1.
+that got worse than the tolerances allow is not written, and the exit status is 3.
 """
 
 import dataclasses
 import hashlib
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,19 @@ from absl import flags, logging
 
 from export import parity, parity_report, placing
 from export.artefacts import TFLiteArtefact
-from export.tflite_convert import FORMATS, convert, formats_of
+from export.saved_model import staging
+from export.tflite_convert import FORMATS, Decisions, convert, formats_of
 from ladnn_tf import command, runs
 from ladnn_tf.card import Card, Export
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
-from ladnn_tf.files import file_sha256
 from ladnn_tf.tflite_file import SUFFIX, card_beside, with_card
 
-USAGE = "python -m export.tflite --run=runs/NAME --out=models/edge [--formats=float32,int8] [--keep_failed]"
+USAGE = """python -m export.tflite --run=runs/NAME --out=models/edge [--formats=float32,int8] [--keep_failed]
+
+Writes OUT/<format>.tflite with its card inside and beside it, and OUT/parity.md and .json, which compare each with
+the run's own model. Exit status: 0 if all are fit, 3 if one is not: it is then not written, or with --keep_failed
+written with a card that says "unfit"; 1 for an error."""
 REPORT = "parity"
 
 
@@ -42,69 +45,103 @@ def card_for(run: runs.Run, form: str, model: bytes) -> Card:
     return dataclasses.replace(run.card, model_sha256=hashlib.sha256(model).hexdigest(), export=made)
 
 
-def calibration_images(run: runs.Run, manifest: str, count: int) -> np.ndarray:
-    """Training images, from which int8 takes the ranges of its activations.
+def training_data(run: runs.Run, manifest: str) -> str:
+    """The manifest that a run was trained on.
 
     Args:
         run: the run.
         manifest: that was given for the comparison; it serves too if the run was trained on it.
-        count: how many, evenly over the training split.
+
+    Returns:
+        Its path.
+
+    Raises:
+        ValueError: if it is not here.
+    """
+    for path in filter(None, (run.config.manifest, manifest)):
+        if Path(path).is_file() and runs.is_own(run, path):
+            return path
+    raise ValueError(
+        f"int8 needs the images that {run.folder} was trained on: {run.config.manifest} is not here (looked for "
+        f"from {Path.cwd()}) or was changed since; bring it back, or give --formats=float32,float16"
+    )
+
+
+def split_images(run: runs.Run, manifest: str, split: str, count: int) -> np.ndarray:
+    """Images of one split of the run's own data.
+
+    Args:
+        run: the run.
+        manifest: from `training_data`.
+        split: `train` or `validation`.
+        count: how many, evenly over the split; 0 for all.
 
     Returns:
         `(count, S, S, 3)` uint8 RGB in [0, 255]; fewer where the split has fewer.
 
     Raises:
-        ValueError: if the run's training data are not here, or one of the images cannot be read.
+        ValueError: if one of them cannot be read.
     """
-    for path in filter(None, (run.config.manifest, manifest)):
-        if Path(path).is_file() and file_sha256(path) == run.card.manifest["sha256"]:
-            break
-    else:
-        raise ValueError(
-            f"int8 needs the images that {run.folder} was trained on: {run.config.manifest} is not here (looked "
-            f"for from {Path.cwd()}) or was changed since; bring it back, or give --formats=float32,float16"
-        )
-    frame = select_split(read_manifest(path), "train")
-    rows = np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))
-    chosen = frame.iloc[rows]
-    chosen.attrs["path"] = path
-    pipeline.verify_images(chosen)
-    return pipeline.load_images(chosen, run.card.image_size)
+    frame = select_split(read_manifest(manifest), split)
+    if count:
+        frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))]
+    pipeline.verify_images(frame)
+    return pipeline.load_images(frame, run.card.image_size)
+
+
+def convert_run(run: runs.Run, formats: Sequence[str], manifest: str, count: int) -> dict[str, bytes]:
+    """Converts a run's model, with the images of its own data that int8 needs.
+
+    Args:
+        run: the run.
+        formats: of `FORMATS`.
+        manifest: as in `training_data`.
+        count: training images that int8 takes its ranges from.
+
+    Returns:
+        TFLite models by format.
+
+    Raises:
+        ValueError: as `training_data`.
+    """
+    images, decisions = np.empty((0,), np.uint8), None
+    if any(form.startswith("int8") for form in formats):
+        manifest = training_data(run, manifest)
+        images = split_images(run, manifest, "train", count)
+    if "int8_mixed" in formats:
+        decisions = Decisions(split_images(run, manifest, "validation", 0), run.card.threshold)
+    logging.info("converting %s to %s", run.card.name, ", ".join(formats))
+    return convert(run.model, run.card.temperature, formats, images, decisions)
 
 
 def export(
     run: runs.Run,
     out: Path,
-    formats: Sequence[str],
     evidence: parity.Evidence,
-    images: np.ndarray,
+    models: Mapping[str, bytes],
     tolerances: parity.Tolerances,
     *,
     keep_failed: bool,
 ) -> list[parity.Comparison]:
-    """Converts a run's model, compares each format with it, and writes what is fit.
+    """Compares converted models with the run's own, and writes what is fit.
 
     Args:
         run: the run.
         out: folder of the files.
-        formats: of `FORMATS`.
         evidence: what is compared on.
-        images: from `calibration_images`.
+        models: by format, from `convert`.
         tolerances: what may differ.
         keep_failed: whether an unfit one is written too; its card then says so.
 
     Returns:
         A comparison for each format; those that are not fit were not written, but for `keep_failed`.
     """
-    logging.info("converting %s to %s", run.card.name, ", ".join(formats))
-    models = convert(run.model, run.card.temperature, formats, images)
     comparisons = []
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".staged.") as staged:
+    with staging(out) as staged:
         for form, model in models.items():
             logging.info("comparing %s with %s", form, run.folder)
             card = card_for(run, form, model)
-            path = Path(staged) / f"{form}{SUFFIX}"
+            path = staged / f"{form}{SUFFIX}"
             path.write_bytes(with_card(model, card))
             comparison = parity.compare(evidence, TFLiteArtefact(path), tolerances)
             placing.place_tflite(model, card, comparison, out / path.name, keep_failed)
@@ -114,7 +151,7 @@ def export(
 
 
 def main(argv: list[str]) -> int:
-    """The command; the exit status is 1 if a format was not fit."""
+    """The command; the exit status is 3 if a format was not fit."""
     flag_values = flags.FlagValues()
     fv = {"flag_values": flag_values}
     flags.DEFINE_string("run", None, "folder of the run", required=True, **fv)
@@ -124,36 +161,24 @@ def main(argv: list[str]) -> int:
     parity.define_flags(flag_values)
     command.parse(flag_values, argv, USAGE)
     run = runs.load_run(flag_values.run)
-    formats = tuple(flag_values.formats) or formats_of(run.card.backbone)
+    formats = tuple(dict.fromkeys(flag_values.formats)) or formats_of(run.card.backbone)
     if wrong := [form for form in formats if form not in formats_of(run.card.backbone)]:
         raise ValueError(
             f"--formats should be some of {', '.join(formats_of(run.card.backbone))} for {run.card.backbone}. "
             f"Received: {wrong[0]!r}"
         )
-    quantised = any(form.startswith("int8") for form in formats)
-    images = (
-        calibration_images(run, flag_values.manifest, flag_values.calibration_images)
-        if quantised
-        else np.empty((0,), np.uint8)
-    )
+    tolerances = parity.tolerances_from(flag_values)
+    models = convert_run(run, formats, flag_values.manifest, flag_values.calibration_images)
     evidence = parity.load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
     out = Path(flag_values.out)
-    comparisons = export(
-        run,
-        out,
-        formats,
-        evidence,
-        images,
-        parity.tolerances_from(flag_values),
-        keep_failed=flag_values.keep_failed,
-    )
+    comparisons = export(run, out, evidence, models, tolerances, keep_failed=flag_values.keep_failed)
     print(parity_report.format_table(comparisons))
     for form, comparison in zip(formats, comparisons, strict=True):
         if comparison.fitness == "fit" or flag_values.keep_failed:
             path = out / f"{form}{SUFFIX}"
             print(f"written: {path} {card_beside(path)}")
     print(f"report: {out / REPORT}.md {out / REPORT}.json")
-    return 0 if all(comparison.fitness == "fit" for comparison in comparisons) else 1
+    return 0 if all(comparison.fitness == "fit" for comparison in comparisons) else parity.UNFIT
 
 
 if __name__ == "__main__":

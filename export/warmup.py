@@ -30,7 +30,17 @@ def write_requests(path: Path, image_size: int) -> int:
 
     Returns:
         The number of requests; TensorFlow Serving allows 1000.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
+    try:
+        return _write_requests(path, image_size)
+    except tf.errors.OpError as error:  # TensorFlow's own error for a full disk, say
+        raise OSError(f"{path} cannot be written: {error.message}") from error
+
+
+def _write_requests(path: Path, image_size: int) -> int:
     encoded = phantom_png()
     pixels = np.asarray(Image.open(io.BytesIO(encoded)).resize((image_size, image_size)).convert("RGB"))
     count = 0

@@ -9,6 +9,8 @@ export.tflite`. What is needed: `pip install 'ladnn_tf[edge]'`, that is ai-edge-
     for result in predictor.predict([Path("slice.png").read_bytes()]):
         print(result.covid, result.positive, result.lesions, result.abstained, result.reason, result.error)
 
+The fields of a JSON record are listed by --help (`FIELDS`).
+
 With --out the answers are files too (`edge_files.py`), and what was answered there is not answered again: by
 the same model, card and check for files given by name, by any model for a watched folder (`edge_watch.py`).
 """
@@ -16,6 +18,7 @@ the same model, card and check for files given by name, by any model for a watch
 import argparse
 import contextlib
 import functools
+import io
 import logging
 import math
 import os
@@ -24,8 +27,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ladnn_tf.edge_files import ResultsFolder, find_images, json_line, read_image_file
-from ladnn_tf.edge_output import answer, printable, table_footer, table_header, table_row, unread_record
+from ladnn_tf.edge_files import (
+    ResultsFolder,
+    find_images,
+    json_line,
+    passed_over,
+    printable,
+    read_image_file,
+)
+from ladnn_tf.edge_output import answer, table_footer, table_header, table_row, unread_record
 from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
 from ladnn_tf.edge_watch import StopSignal, Watcher, watch
 
@@ -34,6 +44,25 @@ __all__ = ["EdgePredictor", "EdgeResult", "main"]
 DEBUG_VARIABLE = "LADNN_TF_DEBUG"
 """As in `command.py`, which needs absl: set to 1 in the environment, errors keep their traceback."""
 
+FIELDS = """\
+The fields of a record (--format=jsonl, and the .json files in --out):
+  file             as it was given; in a watched folder its name there
+  covid            probability of COVID-19, calibrated; null where there is no answer
+  positive         whether covid is at least threshold; null where there is no answer
+  threshold        of the call, from the model's card
+  lesions          probability of each lesion, not calibrated; empty for a baseline and where there is no answer
+  abstained        true: no answer, as this is no chest-CT slice; reason says why. This is no error
+  reason, error    why it abstained; why there is no answer otherwise; else empty
+  model_version, card_sha256, unfit, notice    of the model that answered
+  checked          whether it might have abstained (--check)
+  answered_at      UTC, ISO 8601
+  sha256, size, mtime_ns    of the file; sha256 null if it was not read
+  overlay          the picture's name in --out, or null
+  maps             with --maps: raw attention maps [h][w][C], COVID-19 first, then the lesions
+
+Exit status: 0, all answered, `"covid": null` with `"abstained": true` included; 1, an error, or a file without an
+answer because of one, or whose answer was not stored (not when watching); 2, an error in the command line."""
+
 _WIDEST_FILE = 60  # characters of the table's first column
 
 
@@ -41,14 +70,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ladnn_tf.edge",
         description="Answers chest-CT slices with a TFLite model, without TensorFlow. Research use only.",
-        epilog="Exit status: 0, all answered; 1, an error, or a file without an answer (not when watching); "
-        "2, an error in the command line. An image that is no chest-CT slice is no error.",
+        epilog=FIELDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="the .tflite file, its card inside")
     parser.add_argument(
         "files", metavar="FILE", nargs="*", help="PNG or JPEG files, or folders of them (not the folders in them)"
     )
-    parser.add_argument("--watch", metavar="DIR", type=Path, help="answer every image that appears in this folder")
+    parser.add_argument(
+        "--watch", metavar="DIR", type=Path, help="answer every PNG or JPEG file that appears in this folder"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="write each answer to this folder, too")
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between looks at --watch (%(default)s)"
@@ -72,6 +103,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.watch and not arguments.out:
         parser.error("--watch needs --out=DIR, where it is kept what was answered")
     sources = [arguments.watch] if arguments.watch else [Path(file) for file in arguments.files]
+    sources = [source if source.is_dir() or arguments.watch else source.parent for source in sources]
     if arguments.out and any(arguments.out.resolve() == source.resolve() for source in sources):
         parser.error(f"--out={arguments.out} is the images' folder, where overlays would be images; give another")
     return arguments
@@ -93,28 +125,42 @@ def _list_files(names: Sequence[str]) -> list[str]:
         if not Path(name).is_dir():
             files.append(name)
             continue
-        found = find_images(Path(name))
+        found, others = find_images(Path(name))
+        if others:
+            print(passed_over(Path(name), others), file=sys.stderr)
         if not found:
             raise ValueError(f"{name} holds no .png, .jpg or .jpeg file (folders in it are not searched)")
         files += [str(Path(name) / file) for file in found]
-    return list(dict.fromkeys(files))
+    # By another way to the same folder it is the same file; a link beside it has a name of its own.
+    by_place: dict[Path, str] = {}
+    for file in files:
+        by_place.setdefault(Path(file).parent.resolve() / Path(file).name, file)
+    return list(by_place.values())
 
 
 def _answer_file(
     file: str, predictor: EdgePredictor, results: ResultsFolder | None, *, overlay: bool, maps: bool
-) -> dict[str, Any]:
-    """The record of one file: from the folder of answers if it is there, else by the model."""
+) -> tuple[dict[str, Any], bool]:
+    """The record of one file, from the folder of answers if it is there, else by the model; whether it is kept."""
     try:
         image = read_image_file(Path(file), file)
     except OSError as error:
-        return unread_record(file, error, predictor)
+        return unread_record(file, error, predictor), True
     if results is None:
-        return answer(predictor, image, overlay=False, maps=maps)[0]
+        return answer(predictor, image, overlay=False, maps=maps)[0], True
     record = results.find(image)
     if record is None or not _is_same_question(record, predictor, overlay=overlay, maps=maps):
         record, picture = answer(predictor, image, overlay=overlay, maps=maps)
-        results.store(record, picture)
-    return record
+        try:
+            results.store(record, picture)
+        except OSError as error:
+            print(
+                f"error: the answer to {printable(file)} was not stored in {results.folder} ({error.strerror}); "
+                "once there is room, call again",
+                file=sys.stderr,
+            )
+            return record | {"overlay": None}, False
+    return record, True
 
 
 def _is_same_question(record: dict[str, Any], predictor: EdgePredictor, *, overlay: bool, maps: bool) -> bool:
@@ -163,7 +209,8 @@ def main(argv: list[str]) -> int:
         argv: as `sys.argv`.
 
     Returns:
-        The exit status: 1 if any file has no answer because of an error; always 0 after watching.
+        The exit status: 1 if any file has no answer because of an error, or its answer could not be stored; always
+        0 after watching.
     """
     arguments = _parse(argv)
     if arguments.watch and not arguments.watch.is_dir():
@@ -190,14 +237,14 @@ def _answer_files(
     predictor: EdgePredictor,
     results: ResultsFolder | None,
 ) -> bool:
-    """Answers files one by one; returns whether any has no answer because of an error."""
+    """Answers files one by one; returns whether any has no answer because of an error, or none that was stored."""
     width = min(max(4, *(len(printable(file)) for file in files)), _WIDEST_FILE)
     report = _printer(arguments.format, predictor, width)
     failed = False
     for file in files:
-        record = _answer_file(file, predictor, results, overlay=arguments.overlays, maps=arguments.maps)
+        record, kept = _answer_file(file, predictor, results, overlay=arguments.overlays, maps=arguments.maps)
         report(record)
-        failed |= bool(record["error"])
+        failed |= bool(record["error"]) or not kept
     if arguments.format == "table":
         print(table_footer(predictor))
     return failed
@@ -206,6 +253,8 @@ def _answer_files(
 def run(argv: list[str]) -> int:
     """`main`, its errors as one line on stderr."""
     logging.basicConfig(format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding does not have
     try:
         return main(argv)
     except BrokenPipeError:  # whoever read stdout (`head`) has gone

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ except ImportError:  # Windows, where nothing is kept from anything
     fcntl = None
 
 MAX_FILE_BYTES = 256 * 2**20
-"""Larger files are not read: 50 million pixels, the most that is decoded, have 200 MB in RGBA."""
+"""Larger files are not read; their answer is an error. 50 million pixels, the most decoded, are 200 MB of RGBA."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 RECORD_SUFFIX = ".json"
 OVERLAY_SUFFIX = ".overlay.jpg"
 
 _LOCK = ".ladnn_edge.lock"
+_RELATED = re.compile(r".\.(png|jpe?g)\.", re.IGNORECASE)  # being copied (`a.png.part`), answers, overlays
 _LEFT_OVER = re.compile(r"\..+\.(json|overlay\.jpg)\.[a-z0-9_]{8}")  # of `files.atomic_file`, after a kill
 _NAME_BYTES = 180  # file systems take 255, of which suffixes and the temporary name need some
 
@@ -44,69 +46,102 @@ class ImageFile:
 
     Attributes:
         file: its name, as the answer gives it.
-        content: its bytes.
+        content: its bytes; empty if it was not read.
         size, mtime_ns: of the file, in bytes and nanoseconds, just after it was read.
+        refused: why it was not read, however often one tries; else empty.
     """
 
     file: str
     content: bytes
     size: int
     mtime_ns: int
+    refused: str = ""
 
     @functools.cached_property
-    def sha256(self) -> str:
-        """Of the content, as 64 hexadecimal digits."""
-        return hashlib.sha256(self.content).hexdigest()
+    def sha256(self) -> str | None:
+        """Of the content, as 64 hexadecimal digits; None if it was not read."""
+        return None if self.refused else hashlib.sha256(self.content).hexdigest()
 
 
 def read_image_file(path: Path, file: str) -> ImageFile:
-    """Reads a file.
+    """Reads a file, unless it has more than `MAX_FILE_BYTES`.
 
     Args:
         path: where it lies.
         file: its name for the answer.
 
     Raises:
-        OSError: if it cannot be read, or has more than `MAX_FILE_BYTES`.
+        OSError: if it cannot be read.
     """
-    with path.open("rb") as opened:
-        content = opened.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise OSError(errno.EFBIG, f"more than {MAX_FILE_BYTES:,} bytes are no slice", str(path))
-        status = os.fstat(opened.fileno())
+    try:
+        with path.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            content = b"" if status.st_size > MAX_FILE_BYTES else opened.read(MAX_FILE_BYTES + 1)
+            status = os.fstat(opened.fileno())
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
+    if max(status.st_size, len(content)) > MAX_FILE_BYTES:
+        refused = f"not read: more than {MAX_FILE_BYTES:,} bytes are no slice"
+        return ImageFile(file, b"", status.st_size, status.st_mtime_ns, refused)
     return ImageFile(file, content, status.st_size, status.st_mtime_ns)
 
 
-def find_images(folder: Path) -> dict[str, tuple[int, int]]:
+def find_images(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
     """The image files in a folder, not in the folders in it.
 
     Images are what is called `.png`, `.jpg` or `.jpeg`, in any case; hidden files are none, and so nothing that is
-    being copied under another name (`.a.png.Xy12Ab`, `a.png.part`, `a.png.tmp`, `a.png.crdownload`).
+    being copied under another name (`.a.png.Xy12Ab`, `a.png.part`, `a.png.tmp`, `a.png.crdownload`), nor are
+    overlays (`.overlay.jpg`).
 
     Args:
         folder: the folder.
 
     Returns:
         Name -> size in bytes and time of change in nanoseconds, in the order of the names; -1 and -1 where the
-        system does not tell, as it will not open the file either.
+        system does not tell, as it will not open the file either, or a link leads nowhere. Then the names of the
+        other files, in order, without those that are hidden, being copied, or answers and overlays.
 
     Raises:
         OSError: if the folder cannot be read.
     """
-    found = {}
+    found, others = {}, []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
+            if entry.name.startswith("."):
+                continue
+            is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+            if is_image and entry.name.lower().endswith(OVERLAY_SUFFIX):
                 continue
             try:
-                if entry.is_file():  # a named pipe would be waited for
+                if not is_image:
+                    if entry.is_file() and not _RELATED.search(entry.name):
+                        others.append(entry.name)
+                elif entry.is_symlink() and not Path(entry.path).exists():
+                    found[entry.name] = -1, -1
+                elif entry.is_file():  # a named pipe would be waited for
                     status = Path(entry.path).stat()  # an entry's own may be older
                     found[entry.name] = status.st_size, status.st_mtime_ns
             except FileNotFoundError:  # gone since
                 continue
             except OSError:  # a link to itself, say; it must not hide the others
-                found[entry.name] = -1, -1
-    return dict(sorted(found.items()))
+                if is_image:
+                    found[entry.name] = -1, -1
+    return dict(sorted(found.items())), sorted(others)
+
+
+def passed_over(folder: Path, others: Sequence[str]) -> str:
+    """What to say about the files of a folder that `find_images` takes for no images."""
+    count = "1 file" if len(others) == 1 else f"{len(others):,} files"
+    verb = "is" if len(others) == 1 else "are"
+    return (
+        f"{count} in {printable(str(folder))} {verb} neither .png nor .jpg and {verb} passed over (first: "
+        f"{printable(others[0])})"
+    )
+
+
+def printable(name: str) -> str:
+    """A file's name without what would move a terminal's cursor or is no text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -131,7 +166,7 @@ class ResultsFolder:
         self._lock = (self.folder / _LOCK).open("ab")
         try:
             self._take_lock()
-            self._names: dict[str, tuple[str, str]] = {}  # NAME -> file and SHA-256
+            self._names: dict[str, tuple[str, str | None]] = {}  # NAME -> file and SHA-256
             self._contents: dict[tuple[str, str], str] = {}  # the other way round
             self._stamps: set[tuple[str, int, int]] = set()  # file, size, mtime_ns
             for path in sorted(self.folder.iterdir()):
@@ -172,15 +207,15 @@ class ResultsFolder:
         try:
             record = json.loads(path.read_bytes())
             file, sha256 = record["file"], record["sha256"]
-            stamp = int(record["size"]), int(record["mtime_ns"])
+            stamp = _stamp(record)
             self._know(path.name.removesuffix(RECORD_SUFFIX), file, sha256)
+            self._stamps.add((file, *stamp))
         except (ValueError, LookupError, TypeError) as error:
             logger.warning("%s is no answer of python -m ladnn_tf.edge (%r); it is passed over", path, error)
-            return
-        self._stamps.add((file, *stamp))
 
-    def _know(self, name: str, file: str, sha256: str) -> None:
-        self._contents[file, sha256] = name
+    def _know(self, name: str, file: str, sha256: str | None) -> None:
+        if sha256 is not None:
+            self._contents[file, sha256] = name
         self._names[name] = (file, sha256)
 
     def knows_stamp(self, file: str, size: int, mtime_ns: int) -> bool:
@@ -192,7 +227,7 @@ class ResultsFolder:
         self._stamps.add((image.file, image.size, image.mtime_ns))
 
     def knows(self, image: ImageFile) -> bool:
-        """Whether this content was answered under this file name."""
+        """Whether this content was answered under this file name; never, if it was not read."""
         return (image.file, image.sha256) in self._contents
 
     def find(self, image: ImageFile) -> dict[str, Any] | None:
@@ -207,14 +242,15 @@ class ResultsFolder:
         """Writes an answer, its JSON last.
 
         Args:
-            record: of an image that was read; its `overlay` is set to the name of the overlay's file.
+            record: of an image that was found; its `overlay` is set to the name of the overlay's file.
             overlay: the JPEG, or None.
 
         Raises:
             OSError: if it cannot be written; the image then counts as not answered.
         """
         file, sha256 = record["file"], record["sha256"]
-        name = self._name(file, sha256)
+        # A file too large to be read is known by its size and time of change.
+        name = self._name(file, sha256, sha256 or hashlib.sha256(repr(_stamp(record)).encode()).hexdigest())
         picture = self.folder / f"{name}{OVERLAY_SUFFIX}"
         if overlay is None:
             picture.unlink(missing_ok=True)  # of an earlier answer, by another model
@@ -223,13 +259,17 @@ class ResultsFolder:
             record["overlay"] = picture.name
         write_atomically(self.folder / f"{name}{RECORD_SUFFIX}", f"{json_line(record)}\n".encode())
         self._know(name, file, sha256)
-        self._stamps.add((file, record["size"], record["mtime_ns"]))
+        self._stamps.add((file, *_stamp(record)))
 
-    def _name(self, file: str, sha256: str) -> str:
+    def _name(self, file: str, sha256: str | None, digest: str) -> str:
         base = os.fsencode(Path(file).name)[:_NAME_BYTES].decode("utf-8", "ignore")
         base = base.lstrip(".") or "image"  # a hidden file's answer should not be hidden
-        name = f"{base}.{sha256[:8]}"
+        name = f"{base}.{digest[:8]}"
         if self._names.get(name, (file, sha256)) == (file, sha256):
             return name
         # The same picture under the same name in two folders: two answers.
-        return f"{base}.{hashlib.sha256(os.fsencode(file) + sha256.encode()).hexdigest()[:16]}"
+        return f"{base}.{hashlib.sha256(os.fsencode(file) + digest.encode()).hexdigest()[:16]}"
+
+
+def _stamp(record: dict[str, Any]) -> tuple[int, int]:
+    return int(record["size"]), int(record["mtime_ns"])

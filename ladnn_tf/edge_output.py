@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ladnn_tf.card import Card
-from ladnn_tf.edge_files import ImageFile
+from ladnn_tf.edge_files import ImageFile, printable
 from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
 from ladnn_tf.labels import LESIONS
 
@@ -24,8 +24,23 @@ def answer(
         maps: whether the record holds the maps.
 
     Returns:
-        The record, as `record_of`; the overlay as JPEG, None where it is not wanted or there is no answer.
+        The record, as `record_of`; the overlay as JPEG, None where it is not wanted or there is no answer. What
+        goes wrong with one image, its memory included, is an error of this image.
     """
+    if image.refused:
+        return record_of(image, _failure(image.refused, predictor), predictor, maps=False), None
+    try:
+        return _answer(predictor, image, overlay=overlay, maps=maps)
+    # Whatever it is, it would keep a box from all other files, at every restart.
+    except Exception as error:  # noqa: BLE001
+        words = " ".join(str(error).split())
+        reason = f"the program failed at this image ({type(error).__name__}{words and f': {words}'})"
+        return record_of(image, _failure(reason, predictor), predictor, maps=False), None
+
+
+def _answer(
+    predictor: EdgePredictor, image: ImageFile, *, overlay: bool, maps: bool
+) -> tuple[dict[str, Any], bytes | None]:
     result, pixels = predictor.answer(image.content)
     record = record_of(image, result, predictor, maps=maps)
     if not overlay or pixels is None:
@@ -70,11 +85,13 @@ def record_of(image: ImageFile, result: EdgeResult, predictor: EdgePredictor, *,
 def unread_record(file: str, error: OSError, predictor: EdgePredictor) -> dict[str, Any]:
     """The record of a file that could not be read: that of an error, `sha256`, `size` and `mtime_ns` None."""
     reason = f"cannot be read ({error.strerror or error})"
-    result = EdgeResult(
-        predictor.card.version, predictor.card_sha256, predictor.card.threshold, predictor.unfit, error=reason
-    )
-    record = record_of(ImageFile(file, b"", 0, 0), result, predictor, maps=False)
+    record = record_of(ImageFile(file, b"", 0, 0), _failure(reason, predictor), predictor, maps=False)
     return record | {"sha256": None, "size": None, "mtime_ns": None}
+
+
+def _failure(reason: str, predictor: EdgePredictor) -> EdgeResult:
+    card = predictor.card
+    return EdgeResult(card.version, predictor.card_sha256, card.threshold, predictor.unfit, error=reason)
 
 
 def table_header(card: Card, width: int = _FILE_WIDTH) -> str:
@@ -103,8 +120,3 @@ def table_footer(predictor: EdgePredictor) -> str:
     if predictor.unfit:
         lines.append("UNFIT MODEL: it did not pass the comparison with the model it was made of.")
     return "\n".join([*lines, card.notice])
-
-
-def printable(name: str) -> str:
-    """A file's name without what would move a terminal's cursor or is no text."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,7 @@ class EdgePredictor:
         self._runner = _load(model_path, self.card, threads)
         self._lock = threading.Lock()  # an interpreter has one set of tensors
 
-    def predict(self, images: Sequence[bytes | np.ndarray]) -> list[EdgeResult]:
+    def predict(self, images: Iterable[bytes | np.ndarray]) -> list[EdgeResult]:
         """Answers images one by one; what is wrong with one does not keep the others from their answers.
 
         Args:
@@ -102,6 +102,7 @@ class EdgePredictor:
         """
         if isinstance(images, bytes | bytearray | memoryview | str):
             raise ValueError(f"images should be a list of images. Received: a single {type(images).__name__}")
+        images = list(images)  # a generator can be gone through once
         for position, image in enumerate(images):
             _check_item(position, image)
         return [self.answer(image)[0] for image in images]

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ladnn_tf.edge_files import ImageFile, ResultsFolder, find_images, read_image_file
+from ladnn_tf.edge_files import ImageFile, ResultsFolder, find_images, passed_over, read_image_file
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"  # ITU-T T.81, table B.1: SOI and EOI
 
@@ -74,6 +74,7 @@ class Watcher:
         self._stopped = stopped
         self._sightings: dict[str, _Sighting] = {}
         self._failures: Counter[str] = Counter()  # name -> how often its answer could not be written
+        self._said_passed_over = False
         self._complaints: dict[str, str] = {}  # about what -> what was logged last
 
     def look(self) -> int:
@@ -83,11 +84,14 @@ class Watcher:
             How many images were answered.
         """
         try:
-            found = find_images(self._folder)
+            found, others = find_images(self._folder)
         except OSError as error:
             self._complain("folder", f"{self._folder} cannot be read ({error.strerror}); it is tried again")
             return 0
         self._recover("folder", f"{self._folder} can be read again")
+        if others and not self._said_passed_over:
+            logger.warning(passed_over(self._folder, others))
+            self._said_passed_over = True
         due = {name: stamp for name, stamp in found.items() if not self._results.knows_stamp(name, *stamp)}
         self._sightings = {name: sighting for name, sighting in self._sightings.items() if name in due}
         self._failures = Counter({name: count for name, count in self._failures.items() if name in due})
@@ -135,7 +139,7 @@ class Watcher:
             self._complain(name, f"{path} cannot be read ({error.strerror}); it is tried again")
             return None
         self._recover(name, f"{path} can be read again")
-        if (image.size, image.mtime_ns) != stamp or len(image.content) != image.size:
+        if (image.size, image.mtime_ns) != stamp or (len(image.content) != image.size and not image.refused):
             return None  # changed while it was read; the next look sees it
         if self._results.knows(image):
             self._results.learn_stamp(image)

@@ -14,6 +14,8 @@ from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.card import Card
 from ladnn_tf.data.preprocess import ImageError, decode, resize
 from ladnn_tf.data.quality import refusal
+from ladnn_tf.edge_files import printable
+from ladnn_tf.files import write_atomically
 from ladnn_tf.labels import COVID, LESIONS
 from ladnn_tf.models.ladnn import logits_model
 
@@ -103,18 +105,19 @@ def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
     """The answers as text, a line per file, and how to read them."""
     card = run.card
     lesions = LESIONS if card.task == "ladnn" else ()
-    width = max(len("file"), *(len(p.file) for p in predictions))
+    width = max(len("file"), *(len(printable(p.file)) for p in predictions))
     lines = [f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {x:>8}" for x in lesions)]
     for p in predictions:
+        file = f"{printable(p.file):<{width}}"
         if p.error:
-            lines.append(f"{p.file:<{width}}  no answer: {p.error}")
+            lines.append(f"{file}  no answer: {printable(p.error)}")
             continue
         if p.abstained:
-            lines.append(f"{p.file:<{width}}  no answer: not a chest-CT slice: {p.reason}")
+            lines.append(f"{file}  no answer: not a chest-CT slice: {p.reason}")
             continue
         call = "positive" if p.positive else "negative"
         values = "".join(f"  {p.lesions[x]:>8.3f}" for x in lesions)
-        lines.append(f"{p.file:<{width}}  {p.covid:>8.3f}  {call:<8}{values}")
+        lines.append(f"{file}  {p.covid:>8.3f}  {call:<8}{values}")
     lines.append("")
     lines.append(f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).")
     lines += _caveats(run)
@@ -129,14 +132,17 @@ def _caveats(run: runs.Run) -> list[str]:
 
 
 def write_csv(predictions: Sequence[Prediction], path: str | Path) -> None:
-    """Writes the answers as CSV: `file, covid, positive`, a column per lesion, `abstained`, `reason`, `error`."""
+    """Writes the answers as CSV: `file, covid, positive`, a column per lesion, `abstained`, `reason`, `error`.
+
+    Bytes of a name that are no UTF-8 are written as `\\udcXX`, as Python has them.
+    """
     rows = [
         {"file": p.file, "covid": p.covid, "positive": p.positive}
         | {lesion: p.lesions.get(lesion) for lesion in LESIONS}
         | {"abstained": p.abstained, "reason": p.reason, "error": p.error}
         for p in predictions
     ]
-    pd.DataFrame(rows).to_csv(path, index=False)
+    write_atomically(Path(path), pd.DataFrame(rows).to_csv(index=False).encode("utf-8", "backslashreplace"))
 
 
 def write_json(predictions: Sequence[Prediction], run: runs.Run, path: str | Path) -> None:
@@ -150,7 +156,7 @@ def write_json(predictions: Sequence[Prediction], run: runs.Run, path: str | Pat
         "notice": card.notice,
         "predictions": [dataclasses.asdict(p) for p in predictions],
     }
-    Path(path).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(Path(path), (json.dumps(document, indent=2, allow_nan=False) + "\n").encode("ascii"))
 
 
 def main(argv: list[str]) -> int:

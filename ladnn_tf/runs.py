@@ -163,6 +163,15 @@ def load_run(folder: str | Path) -> Run:
     return Run(folder, config, card)
 
 
+def is_own(run: Run, manifest: str | Path) -> bool:
+    """Whether a manifest is the data that a run was trained on, by its SHA-256.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    return file_sha256(manifest) == run.card.manifest["sha256"]
+
+
 def check_own_data(run: Run, manifest: str | Path, what: str) -> None:
     """Checks that results on a manifest may go into the run's own folder.
 
@@ -174,7 +183,7 @@ def check_own_data(run: Run, manifest: str | Path, what: str) -> None:
     Raises:
         ValueError: if the run was trained on other data.
     """
-    if file_sha256(manifest) != run.card.manifest["sha256"]:
+    if not is_own(run, manifest):
         raise ValueError(
             f"{manifest} is not the data that {run.folder} was trained on (another SHA-256); give --out=FOLDER so "
             f"that its {what} kept apart"

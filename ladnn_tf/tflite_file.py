@@ -61,11 +61,13 @@ def read_card(path: str | Path) -> tuple[Card, str]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(CARD_NAME).compress_type != zipfile.ZIP_STORED:  # `with_card` compresses nothing
+                raise zipfile.BadZipFile(f"{CARD_NAME} is compressed")
             content = archive.read(CARD_NAME)
             length = min(member.header_offset for member in archive.infolist())
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
         with path.open("rb") as file:
             pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
         cause = (

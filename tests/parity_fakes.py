@@ -51,7 +51,7 @@ def sample(labels, reference: Outputs, patients=None, **data) -> Sample:
     return Sample({**about, **counts}, encoded, pixels, labels, patients, reference)
 
 
-def evidence(images: Sample, phantoms: Sample | None = None) -> Evidence:
+def evidence(images: Sample, phantoms: Sample | None = None, seen=lambda: None) -> Evidence:
     """Evidence that fails a test which asks for phantoms without giving them."""
 
     def make_phantoms() -> Sample:
@@ -59,7 +59,7 @@ def evidence(images: Sample, phantoms: Sample | None = None) -> Evidence:
             raise AssertionError("phantoms were asked for")
         return phantoms
 
-    return Evidence(run_card(), "--run=runs/fake --split=test", images, make_phantoms)
+    return Evidence(run_card(), "--run=runs/fake --split=test", images, make_phantoms, seen)
 
 
 @dataclasses.dataclass

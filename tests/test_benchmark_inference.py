@@ -191,7 +191,7 @@ def test_the_command_prints_and_writes(monkeypatch, contenders, summary, tmp_pat
     path = tmp_path / "table.md"
     argv = ["inference", "--backbone=resnet18", "--image_size=64", "--edge", "--notorch", f"--markdown={path}"]
     assert inference.main([*argv, "--rounds=2", "--calls=5"]) == 0
-    source = {"run": "", "backbone": "resnet18", "image_size": 64}
+    source = {"run": "", "backbone": "resnet18", "image_size": 64, "exported": ""}
     amounts = {"threads": 1, "batch": 8, "rounds": 2, "calls": 5}
     assert asked == {"source": source, **amounts, "torch": False, "edge": True}
     printed = capsys.readouterr().out
@@ -236,6 +236,7 @@ def test_comparison_passes_on_what_is_asked(monkeypatch, tmp_path):
         ([], "give either --run or --backbone"),
         (["--run=runs/a", "--backbone=resnet18"], "give either --run or --backbone"),
         (["--run=runs/a", "--image_size=64"], "--image_size goes with --backbone"),
+        (["--backbone=resnet18", "--exported=models"], "--exported goes with --run"),
         (["--backbone=resnet18", "--calls=1"], "flag --calls=1"),
     ],
 )

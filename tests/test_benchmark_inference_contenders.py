@@ -187,6 +187,7 @@ def test_multiply_adds_by_hand(tiny_backbone):
 
 def test_a_real_contender_answers_what_was_prepared(tiny_backbone, tmp_path, monkeypatch):
     from benchmarks import inference_prepare
+    from ladnn_tf import runs
 
     monkeypatch.setattr(inference_prepare, "formats_of", lambda backbone: ("float32",))  # the others have tests
     monkeypatch.setattr(inference_prepare, "stage", lambda run, folder: folder.mkdir())
@@ -200,3 +201,11 @@ def test_a_real_contender_answers_what_was_prepared(tiny_backbone, tmp_path, mon
     process = inference_processes.start(REFERENCE, contender, 1)
     assert len(process.ask(calls=3, batch=1)["seconds"]) == 3
     process.close()
+
+    run = runs.load_run(tmp_path / "random")
+    assert inference_prepare._exported(run, tmp_path) == {"float32": tmp_path / "float32.tflite"}
+    other = dataclasses.replace(run, card=dataclasses.replace(run.card, model_sha256="0" * 64))
+    with pytest.raises(ValueError, match=r"float32\.tflite was made of another model"):
+        inference_prepare._exported(other, tmp_path)
+    with pytest.raises(ValueError, match=r"there is no float32\.tflite in"):
+        inference_prepare._exported(run, tmp_path / "slices")

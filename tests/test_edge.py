@@ -112,6 +112,28 @@ def test_a_model_that_fails_at_an_image_is_an_error_of_this_image(model, monkeyp
     assert predictor.predict([RED])[0].error == "the model failed at this image (node 3 failed to invoke)"
 
 
+def test_the_network_has_one_image_at_a_time(model, monkeypatch):
+    """An interpreter has one set of tensors, and threads share the predictor."""
+    predictor = edge.EdgePredictor(model, check=False)
+    runner, kept_out = predictor._runner, []
+
+    def run(images):
+        kept_out.append(not predictor._lock.acquire(blocking=False))  # as a second thread would
+        if len(kept_out) == 1:
+            raise RuntimeError
+        return runner(images=images)
+
+    monkeypatch.setattr(predictor, "_runner", run)
+    failed, answered = predictor.predict([RED, RED])  # the lock is free again after a failure
+    assert (failed.covid, answered.positive) == (None, True)
+    assert kept_out == [True, True]
+
+
+def test_images_may_come_from_a_generator(predictor):
+    results = predictor.predict(image for image in (RED, png(GREEN)))
+    assert [result.positive for result in results] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [

@@ -635,3 +635,10 @@ def test_expected_answers_are_those_of_the_model(unpacked):
     predictor = EdgePredictor(unpacked / "model/ladnn.tflite")
     picture = (unpacked / "self_test" / COVID).read_bytes()
     assert expected["pictures"][COVID]["covid"] == predictor.predict([picture])[0].covid
+
+
+def test_install_refuses_a_folder_that_no_environment_takes(tmp_path, unpacked):
+    box = Box(tmp_path, unpacked)
+    assert "has a colon in it" in box.refusal(f"{box.home}/a:b/")
+    assert "the root folder" in box.refusal("//")
+    assert f"into {box.home}/x with" in box.install(f"{box.home}/x//").stdout

@@ -5,6 +5,8 @@ import errno
 import io
 import json
 import os
+import re
+import sys
 
 import matplotlib
 import numpy as np
@@ -228,16 +230,122 @@ def test_a_file_far_too_large_is_not_read(tmp_path, model, monkeypatch, capsys):
     monkeypatch.setattr(edge_files, "MAX_FILE_BYTES", 50)
     (tmp_path / "a.png").write_bytes(png(255))
     assert command(model, tmp_path / "a.png") == 1
-    assert "cannot be read (more than 50 bytes are no slice)" in capsys.readouterr().out
+    assert "not read: more than 50 bytes are no slice" in capsys.readouterr().out
 
 
-def test_a_full_disk_is_one_line(model, scans, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_names_what_was_not_stored_and_all_answers_are_printed(
+    model, scans, tmp_path, monkeypatch, capsys
+):
+    write = edge_files.write_atomically
+
     def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        if path.name.startswith("a.png"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
 
     monkeypatch.setattr(edge_files, "write_atomically", full)
-    assert edge.run(["edge", str(model), str(scans), f"--out={tmp_path / 'out'}", "--no-check"]) == 1
-    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert command(model, scans, f"--out={out}", "--format=jsonl") == 1
+    printed = capsys.readouterr()
+    answers = [json.loads(line) for line in printed.out.splitlines()]
+    assert [record["error"] for record in answers] == ["", ""]
+    assert [record["overlay"] is None for record in answers] == [True, False]
+    assert [record["file"] for record in records(out).values()] == [str(scans / "b.JPG")]
+    errors = [line for line in printed.err.splitlines() if line.startswith("error:")]
+    assert errors == [
+        f"error: the answer to {scans / 'a.png'} was not stored in {out} (No space left on device); "
+        "once there is room, call again"
+    ]
+
+
+class FailingAt:
+    """A predictor's `answer` that fails at one content."""
+
+    def __init__(self, monkeypatch, content, error):
+        real = EdgePredictor.answer
+
+        def answer(predictor, image):
+            if image == content:
+                raise error
+            return real(predictor, image)
+
+        monkeypatch.setattr(EdgePredictor, "answer", answer)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "MemoryError"),
+        (IndexError("list index\nout of range"), "IndexError: list index out of range"),
+    ],
+)
+def test_a_failure_of_the_program_is_an_error_of_one_image(model, scans, monkeypatch, capsys, error, words):
+    FailingAt(monkeypatch, (scans / "a.png").read_bytes(), error)
+    assert command(model, scans, "--format=jsonl") == 1
+    first, second = lines(capsys)
+    assert (first["error"], first["covid"]) == (f"the program failed at this image ({words})", None)
+    assert second["error"] == ""
+
+
+def test_a_failing_overlay_is_an_error_of_one_image(model, scans, tmp_path, monkeypatch, capsys):
+    def draw(*arguments):
+        raise OSError("no font")
+
+    monkeypatch.setattr(edge_overlay, "overlay_jpeg", draw)
+    assert command(model, scans / "a.png", f"--out={tmp_path / 'out'}", "--format=jsonl") == 1
+    assert lines(capsys)[0]["error"] == "the program failed at this image (OSError: no font)"
+
+
+def test_the_same_file_by_several_paths_is_answered_once(model, scans, monkeypatch, capsys):
+    monkeypatch.chdir(scans)
+    (scans / "link.png").symlink_to("a.png")  # a name of its own
+    names = ["./a.png", scans / "a.png", "more/../a.png", "a.png", "link.png", "b.JPG"]
+    assert command(model, *names, "--format=jsonl") == 0
+    assert [record["file"] for record in lines(capsys)] == ["./a.png", "link.png", "b.JPG"]
+
+
+def test_overlays_of_an_earlier_call_are_no_images(model, scans, capsys):
+    (scans / "a.png.0a1b2c3d.overlay.jpg").write_bytes(png(1, kind="JPEG"))
+    (scans / "A.PNG.0A1B2C3D.OVERLAY.JPG").write_bytes(png(1, kind="JPEG"))
+    assert command(model, scans, "--format=jsonl") == 0
+    assert [record["file"] for record in lines(capsys)] == [str(scans / "a.png"), str(scans / "b.JPG")]
+
+
+def test_what_is_passed_over_is_said(model, scans, capsys):
+    assert command(model, scans) == 0
+    assert capsys.readouterr().err == (
+        f"1 file in {scans} is neither .png nor .jpg and is passed over (first: notes.txt)\n"
+    )
+    (scans / "a\x1b.dcm").write_bytes(b"")
+    assert command(model, scans) == 0
+    assert capsys.readouterr().err == (
+        f"2 files in {scans} are neither .png nor .jpg and are passed over (first: a\\x1b.dcm)\n"
+    )
+
+
+def test_a_link_to_nowhere_is_a_row(model, scans, capsys):
+    (scans / "nowhere.png").symlink_to("gone.png")
+    assert command(model, scans, "--format=jsonl") == 1
+    assert lines(capsys)[-1]["error"] == "cannot be read (No such file or directory)"
+
+
+def test_a_terminal_that_lacks_a_name_s_letters_gets_their_codes(model, tmp_path, monkeypatch):
+    (tmp_path / "\u80ba.png").write_bytes(png(255))
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert edge.run(["edge", str(model), str(tmp_path / "\u80ba.png"), "--no-check"]) == 0
+    stdout.flush()
+    assert b"/\\u80ba.png" in stdout.buffer.getvalue()
+
+
+def test_the_help_lists_every_field_of_a_record(model, scans, capsys):
+    assert command(model, scans / "a.png", "--format=jsonl", "--maps") == 0
+    (record,) = lines(capsys)
+    for field in record:
+        assert re.search(rf"^  (\w+, )*{field}\b", edge.FIELDS, re.MULTILINE), field
+    with pytest.raises(SystemExit):
+        edge.main(["edge", "--help"])
+    assert edge.FIELDS in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -248,6 +356,8 @@ def test_a_full_disk_is_one_line(model, scans, tmp_path, monkeypatch, capsys):
         (["--watch=."], "--watch needs --out"),
         (["--watch=.", "--out=./"], "is the images' folder"),
         ([".", "--out=."], "is the images' folder"),
+        (["a.png", "--out=."], "is the images' folder"),
+        (["x.png", "in/a.png", "--out=./in"], "is the images' folder"),
         (["--watch=.", "--out=x", "--interval=-1"], "number of seconds, 0 or more. Received: -1"),
         (["--watch=.", "--out=x", "--settle=soon"], "number of seconds, 0 or more. Received: soon"),
         (["a.png", "--format=csv"], "invalid choice"),

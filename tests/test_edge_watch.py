@@ -202,6 +202,12 @@ def test_a_file_that_stays_unreadable_gets_an_error_and_may_still_be_mended(box)
     assert sorted(bool(record["error"]) for record in box.records()) == [False, True]
 
 
+def test_zeros_behind_the_end_of_a_jpeg_need_no_time(box):
+    box.put("a.jpg", encoded(255, "JPEG") + b"\0" * 100)  # as some scanners fill their blocks
+    assert box.look(2) == ["a.jpg"]
+    assert box.records()[0]["error"] == ""
+
+
 def test_a_jpeg_with_something_behind_its_end_is_answered_when_it_has_settled(box):
     box.put("a.jpg", encoded(255, "JPEG") + b"maker's note")
     assert box.look(2) == []
@@ -297,6 +303,80 @@ def test_an_answer_that_cannot_be_written_does_not_keep_the_others_waiting(box, 
     assert box.look(3) == ["b.png", "c.png"]
     disk.full = lambda path: False
     assert box.look() == ["a.png"]
+
+
+def test_a_failure_of_the_program_at_one_image_is_its_answer(box, monkeypatch):
+    content, real = encoded(255), EdgePredictor.answer
+
+    def answer_others(predictor, image):
+        if image == content:
+            raise MemoryError
+        return real(predictor, image)
+
+    monkeypatch.setattr(EdgePredictor, "answer", answer_others)
+    box.put("a.png", content)
+    box.put("b.png", encoded(1))
+    assert box.look(2) == ["b.png"]
+    box.now = 30.0
+    assert box.look() == ["a.png"]
+    assert [record["error"] for record in box.records()] == ["the program failed at this image (MemoryError)", ""]
+    box.start()
+    assert box.look(3) == []
+
+
+def test_a_file_without_memory_to_read_it_is_tried_again(box, monkeypatch, caplog):
+    box.put("a.png", encoded(255))
+    with monkeypatch.context() as patch:
+        patch.setattr(edge_files.os, "fstat", Raising(MemoryError()))
+        assert box.look(3) == []
+    assert caplog.text.count("a.png cannot be read (Cannot allocate memory)") == 1
+    assert box.look() == ["a.png"]
+
+
+class Raising:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, *arguments):
+        raise self.error
+
+
+def test_a_file_far_too_large_gets_an_error_and_is_never_read(box, monkeypatch):
+    monkeypatch.setattr(edge_files, "MAX_FILE_BYTES", 20_000)
+    for size in (20_001, 20_002):
+        box.put("a.png", b"\0" * size)
+        box.now += 30.0
+        assert box.look(2) == []
+        box.now += 30.0
+        assert box.look(3) == ["a.png"]
+    first, second = box.records()
+    assert {first["size"], second["size"]} == {20_001, 20_002}
+    assert first["error"] == "not read: more than 20,000 bytes are no slice"
+    assert first["sha256"] is None
+    box.start()
+    forbid_reading(monkeypatch)
+    assert box.look(3) == []
+
+
+def test_a_file_far_too_large_is_not_taken_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(edge_files, "MAX_FILE_BYTES", 50)
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # of holes: only the size is there
+    image = edge_files.read_image_file(path, "large.png")
+    assert (image.content, image.size, image.sha256) == (b"", 2**40, None)
+
+
+def test_what_is_passed_over_is_said_once(box, caplog):
+    for name in ("a.png.part", "b.png.1f3a5b7c.json", "b.png.1f3a5b7c.overlay.jpg", ".hidden"):
+        box.put(name, b"")
+    box.look(2)
+    assert caplog.text == ""
+    for name in ("d.dcm", "e.tif"):
+        box.put(name, b"")
+        box.look(2)
+    assert caplog.text.count("passed over") == 1
+    assert f"1 file in {box.scans} is neither .png nor .jpg and is passed over (first: d.dcm)" in caplog.text
 
 
 class KilledError(BaseException):

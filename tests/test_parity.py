@@ -11,8 +11,9 @@ from absl import flags
 from parity_fakes import FakeArtefact, evidence, export_card, outputs, run_card, sample
 
 from export import parity, parity_columns
-from export.parity_compare import Tolerances, check_source, compare
+from export.parity_compare import check_source, compare
 from export.parity_evidence import load_evidence, select_evenly
+from export.parity_tolerances import Tolerances
 from ladnn_tf import runs
 from ladnn_tf.data.manifest import read_manifest, write_manifest
 from ladnn_tf.tflite_file import card_beside, read_card, with_card
@@ -22,15 +23,16 @@ def ranked(pairs_wrong: int = 0) -> np.ndarray:
     """Probabilities of ten positives, then ten negatives, of which so many of the 100 pairs are in wrong order.
 
     One positive is below the threshold, beside the highest negatives, so that the order changes and no decision.
+    Each stands there five times: 50 images of each class, and the same hundredths of the AUC.
     """
     positives = np.linspace(0.6, 0.9, 10)
     negatives = np.linspace(0.05, 0.4, 10)
     positives[0] = 0.45
     negatives[10 - pairs_wrong :] = 0.46
-    return np.concatenate([positives, negatives])
+    return np.repeat(np.concatenate([positives, negatives]), 5)
 
 
-LABELS = np.repeat([1, 0], 10)
+LABELS = np.repeat([1, 0], 50)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +75,7 @@ def test_maps_are_compared_relative_to_their_label_s_largest_value_over_all_imag
     assert column["largest"] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("what", ["covid", "lesions", "maps"])
+@pytest.mark.parametrize("what", ["covid", "lesions"])
 @pytest.mark.parametrize(
     ("form", "column", "difference", "fitness"),
     [
@@ -90,24 +92,70 @@ def test_maps_are_compared_relative_to_their_label_s_largest_value_over_all_imag
     ],
 )
 def test_floating_point_formats_are_judged_by_their_largest_difference(what, form, column, difference, fitness):
-    reference = outputs([0.2, 0.8], maps=4.0)
-    same, off = outputs([0.2, 0.8], maps=4.0), outputs([0.2, 0.8], maps=4.0)
-    getattr(off, what).flat[0] += difference * (4.0 if what == "maps" else 1.0)
+    same, off = outputs([0.2, 0.8]), outputs([0.2, 0.8])
+    getattr(off, what).flat[0] += difference
     given = {"pixels": same, "encoded": same} | {column: off}
-    comparison = verdict(reference, **given, form=form, labels=[0, 1])
+    comparison = verdict(same, **given, form=form, labels=[0, 1])
     assert comparison.fitness == fitness
     if fitness == "unfit":
         (reason,) = comparison.reasons
         assert reason.startswith("same pixels" if column == "pixels" else "encoded bytes")
-        assert ("maps" if what == "maps" else "probabilities") in reason
+        assert "probabilities" in reason
+
+
+@pytest.mark.parametrize("form", ["saved_model", "float32", "float16"])
+@pytest.mark.parametrize(("column", "title"), [("pixels", "same pixels"), ("encoded", "encoded bytes")])
+def test_maps_of_floating_point_formats_have_a_tolerance_of_their_own(form, column, title):
+    reference = outputs([0.2, 0.8], maps=4.0)
+    for difference, reasons in (
+        (0.019, ()),
+        (0.021, (f"{title}: maps (relative) differ by up to 0.021, allowed are 0.02",)),
+    ):
+        off = outputs([0.2, 0.8], maps=4.0)
+        off.maps.flat[0] += 4 * difference
+        given = {"pixels": reference, "encoded": reference} | {column: off}
+        assert verdict(reference, **given, form=form, labels=[0, 1]).reasons == reasons
 
 
 @pytest.mark.parametrize("form", ["dynamic", "int8", "int8_mixed"])
 def test_quantised_formats_are_judged_by_order_and_decisions(form):
     reference = outputs(ranked())
-    moved = outputs(ranked() * 0.9 + 0.05, lesions=0.9, maps=3.0)
+    moved = outputs(ranked() * 0.9 + 0.05, lesions=0.13, maps=1.04)
     assert verdict(reference, moved, form=form).fitness == "fit"
     assert verdict(reference, moved, form="float16").fitness == "unfit"
+
+
+@pytest.mark.parametrize(("column", "title"), [("pixels", "same pixels"), ("encoded", "encoded bytes")])
+def test_lesions_and_maps_of_quantised_formats_may_differ_by_their_mean(column, title):
+    reference = outputs(ranked())  # lesions 0.1, maps 1; COVID-19 is one of six probabilities
+    for changes, reasons in (
+        ({"lesions": 0.159, "maps": 1.049}, ()),
+        ({"lesions": 0.163}, (f"{title}: probabilities differ by 0.0525 on average, allowed are 0.05",)),
+        ({"maps": 0.948}, (f"{title}: maps (relative) differ by 0.052 on average, allowed are 0.05",)),
+    ):
+        given = {"pixels": reference, "encoded": reference} | {column: outputs(ranked(), **changes)}
+        assert verdict(reference, **given, form="int8").reasons == reasons
+
+
+@pytest.mark.parametrize(("number", "fitness"), [(25, "fit"), (24, "unfit")])
+def test_fifty_decisions_are_needed(number, fitness):
+    labels = np.repeat([1, 0], number)
+    answers = outputs(labels * 0.8 + 0.1)
+    comparison = verdict(answers, answers, form="int8", labels=labels)
+    assert comparison.fitness == fitness
+    few = ("48 images are too few to judge 98 % agreement; give at least 50",)
+    assert comparison.reasons == (() if fitness == "fit" else few)
+
+
+@pytest.mark.parametrize(("positives", "judged_on"), [(20, "images"), (19, "phantoms"), (41, "phantoms")])
+def test_the_auc_of_images_counts_from_twenty_of_each_class_on(positives, judged_on):
+    labels = (np.arange(60) < positives).astype(int)
+    answers, phantoms = outputs(labels * 0.8 + 0.1), outputs(ranked())
+    drawn = sample(LABELS, phantoms, phantoms={"patients": 8, "size": 64, "seed": 1})
+    artefact = FakeArtefact(answers, answers, phantoms, phantoms, form="int8")
+    comparison = compare(evidence(sample(labels, answers), drawn), artefact)
+    assert comparison.measured["auc_judged_on"] == judged_on
+    assert comparison.fitness == "fit"
 
 
 @pytest.mark.parametrize("column", ["pixels", "encoded"])
@@ -147,7 +195,7 @@ def test_a_hundredth_of_auc_may_be_lost(column, wrong, fitness):
     name = {"pixels": "same_pixels", "encoded": "encoded_bytes"}[column]
     assert comparison.measured[name]["auc"]["a"] == 1.0
     assert comparison.measured[name]["auc"]["difference"] == pytest.approx(wrong / 100)
-    assert comparison.measured[name]["agreement"]["agreeing"] == 20
+    assert comparison.measured[name]["agreement"]["agreeing"] == 100
     assert comparison.measured["auc_judged_on"] == "images"
     assert comparison.fitness == fitness
     assert comparison.reasons == (
@@ -173,13 +221,14 @@ def test_a_better_auc_is_no_loss():
 
 def poor() -> np.ndarray:
     """AUC 0.7: three of the ten positives are below all negatives."""
-    return np.concatenate([[0.01, 0.02, 0.03], np.linspace(0.6, 0.9, 7), np.linspace(0.1, 0.4, 10)])
+    covid = np.concatenate([[0.01, 0.02, 0.03], np.linspace(0.6, 0.9, 7), np.linspace(0.1, 0.4, 10)])
+    return np.repeat(covid, 5)
 
 
 def worse_than_poor() -> np.ndarray:
-    """AUC 0.6, with the same decision for 19 of 20."""
+    """AUC 0.68, with the same decision for 99 of 100."""
     covid = poor()
-    covid[3] = 0.04
+    covid[15] = 0.04
     return covid
 
 
@@ -192,10 +241,11 @@ def test_where_the_auc_is_low_the_loss_is_judged_on_phantoms(wrong, fitness, col
     images = sample(LABELS, outputs(poor()))
     drawn = sample(LABELS, reference, phantoms={"patients": 8, "size": 64, "seed": 1})
     off = outputs(worse_than_poor())
-    tolerances = Tolerances(agreement=0.95)
     artefact = FakeArtefact(off, off, form="int8", **given)
-    comparison = compare(evidence(images, drawn), artefact, tolerances)
-    assert comparison.measured["same_pixels"]["auc"]["difference"] == pytest.approx(0.1)  # does not count
+    comparison = compare(evidence(images, drawn), artefact)
+    found = comparison.measured["same_pixels"]["auc"]
+    assert found["difference"] == pytest.approx(0.02)  # does not count, its interval reaches below 0.01
+    assert found["low"] is None or found["low"] < 0.01
     assert comparison.measured["auc_judged_on"] == "phantoms"
     assert comparison.measured["phantoms"]["data"]["phantoms"]["seed"] == 1
     name = {"pixels": "same_pixels", "encoded": "encoded_bytes"}[column]
@@ -205,9 +255,55 @@ def test_where_the_auc_is_low_the_loss_is_judged_on_phantoms(wrong, fitness, col
     json.dumps(comparison.measured, allow_nan=False)
 
 
-@pytest.mark.parametrize("labels", [LABELS, np.ones(20, int)])
+def test_a_wreck_on_the_images_is_unfit_though_phantoms_show_no_loss():
+    good, images, off = outputs(ranked()), outputs(poor()), poor()
+    off[15:30] = 0.04  # 15 more of 50 positives below all negatives: AUC 0.4
+    wreck = outputs(off)
+    drawn = sample(LABELS, good, phantoms={"patients": 8, "size": 64, "seed": 1})
+    artefact = FakeArtefact(images, wreck, good, good, form="int8")
+    comparison = compare(evidence(sample(LABELS, images), drawn), artefact, Tolerances(agreement=0.5, mean=1))
+    low = comparison.measured["encoded_bytes"]["auc"]["low"]
+    assert 0.01 < low < 0.3
+    assert comparison.reasons == (
+        f"encoded bytes: AUC 0.7000 falls to 0.4000 on the images, a loss of at least {low:.4f} by its interval; "
+        "allowed are 0.01",
+    )
+
+
+@pytest.mark.parametrize(("fallen", "fitness"), [(0, "fit"), (1, "unfit")])
+def test_where_no_auc_is_high_the_run_s_own_decisions_are_the_labels(fallen, fitness):
+    low, off = outputs(poor()), poor()
+    off[15 : 15 + fallen] = 0.04  # of 35 that the run calls COVID-19 one falls below 50 of 65: loss 50 / (35 * 65)
+    drawn = sample(LABELS, low, phantoms={"patients": 8, "size": 64, "seed": 1})
+    artefact = FakeArtefact(low, outputs(off), low, low, form="int8")
+    comparison = compare(evidence(sample(LABELS, low), drawn), artefact)
+    assert comparison.measured["auc_judged_on"] == "own decisions"
+    assert comparison.measured["same_pixels"]["own_decisions"]["b"] == 1.0
+    found = comparison.measured["encoded_bytes"]["own_decisions"]
+    assert (found["a"], found["difference"]) == (1.0, pytest.approx(fallen * 50 / (35 * 65)))
+    assert comparison.fitness == fitness
+    assert all(
+        reason.startswith(
+            "encoded bytes: the AUC by which its probabilities tell the run's own decisions is 0.9780"
+        )
+        for reason in comparison.reasons
+    )
+
+
+@pytest.mark.parametrize(("positive", "judged_on"), [(10, "own decisions"), (9, "nothing"), (91, "nothing")])
+def test_both_decisions_must_occur_ten_times(positive, judged_on):
+    covid = np.where(np.arange(100) < positive, 0.8, 0.2)
+    low = outputs(np.random.default_rng(1).permutation(covid))
+    drawn = sample(LABELS, low, phantoms={"patients": 8, "size": 64, "seed": 1})
+    artefact = FakeArtefact(low, low, low, low, form="int8")
+    comparison = compare(evidence(sample(LABELS, low), drawn), artefact)
+    assert comparison.measured["auc_judged_on"] == judged_on
+    assert comparison.fitness == ("fit" if judged_on == "own decisions" else "unfit")
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.ones(100, int)])
 def test_a_loss_that_cannot_be_judged_makes_unfit(labels):
-    low = outputs(poor())
+    low = outputs(poor() / 2)
     drawn = sample(LABELS, low, phantoms={"patients": 8, "size": 64, "seed": 1})
     artefact = FakeArtefact(low, low, low, low, form="int8")
     comparison = compare(evidence(sample(labels, low), drawn), artefact)
@@ -215,16 +311,20 @@ def test_a_loss_that_cannot_be_judged_makes_unfit(labels):
     assert comparison.measured["auc_judged_on"] == "nothing"
     (reason,) = comparison.reasons
     assert "cannot be judged" in reason
-    assert ("is 0.700 on the images" if labels is LABELS else "is undefined (one class only)") in reason
+    assert (
+        "is 0.700 (50 with COVID-19, 50 without) on the images"
+        if labels is LABELS
+        else "is undefined (one class only)"
+    ) in reason
     json.dumps(comparison.measured, allow_nan=False)
 
 
 def test_the_auc_of_images_counts_from_three_quarters_on():
     covid = poor()
-    covid[2], covid[1] = 0.65, 0.25  # AUC 0.8 and five pairs: 0.85
+    covid[10:15], covid[5:10] = 0.65, 0.25  # AUC 0.8 and five pairs: 0.85
     images = outputs(covid)
     assert verdict(images, images, form="int8").measured["auc_judged_on"] == "images"
-    covid[2] = 0.01  # 0.75
+    covid[10:15] = 0.01  # 0.75
     assert sample(LABELS, outputs(covid)).auc == pytest.approx(0.75)
     assert verdict(outputs(covid), outputs(covid), form="int8").measured["auc_judged_on"] == "images"
 
@@ -236,28 +336,31 @@ def test_floating_point_formats_need_no_phantoms():
     assert comparison.measured["phantoms"] is None
 
 
+HALVES = np.repeat([0.2, 0.8], 25)
+GOOD = outputs(HALVES)
 BROKEN = {
-    "its covid are not finite for 1 of 2 images": outputs([np.nan, 0.8]),
-    "its lesions are not finite for 2 of 2": outputs([0.2, 0.8], lesions=np.inf),
-    "its maps are not finite for 2 of 2": outputs([0.2, 0.8], maps=-np.inf),
-    "its covid are no probabilities: from 0.2 to 1.2": outputs([0.2, 1.2]),
-    "its lesions are no probabilities: from -0.5": outputs([0.2, 0.8], lesions=-0.5),
-    "it has no lesions": dataclasses.replace(outputs([0.2, 0.8]), lesions=None),
-    "it has no maps": dataclasses.replace(outputs([0.2, 0.8]), maps=None),
-    "its maps have the shape (2, 2, 1, 6), expected (2, 1, 2, 6)": dataclasses.replace(
-        outputs([0.2, 0.8]), maps=np.ones((2, 2, 1, 6))
+    "its covid are not finite for 25 of 50 images": outputs(np.where(HALVES < 0.5, np.nan, HALVES)),
+    "its lesions are not finite for 50 of 50": outputs(HALVES, lesions=np.inf),
+    "its maps are not finite for 50 of 50": outputs(HALVES, maps=-np.inf),
+    "its covid are no probabilities: from 0.3 to 1.2": outputs(HALVES * 1.5),
+    "its lesions are no probabilities: from -0.5": outputs(HALVES, lesions=-0.5),
+    "it has no lesions": dataclasses.replace(GOOD, lesions=None),
+    "it has no maps": dataclasses.replace(GOOD, maps=None),
+    "its maps have the shape (50, 2, 1, 6), expected (50, 1, 2, 6)": dataclasses.replace(
+        GOOD, maps=np.ones((50, 2, 1, 6))
     ),
-    "its lesions have the shape (2, 4)": dataclasses.replace(outputs([0.2, 0.8]), lesions=np.full((2, 4), 0.1)),
-    "image 1 was refused": outputs([0.2, 0.8], problems=("image 1 was refused",)),
+    "its lesions have the shape (50, 4)": dataclasses.replace(GOOD, lesions=np.full((50, 4), 0.1)),
+    "image 1 was refused": outputs(HALVES, problems=("image 1 was refused",)),
+    "the file was refused": outputs(HALVES * np.nan, np.nan, problems=("the file was refused",)),
 }
 
 
 @pytest.mark.parametrize("form", ["float32", "int8"])
 @pytest.mark.parametrize("reason", BROKEN)
 def test_outputs_that_cannot_be_compared_make_unfit(reason, form):
-    good = outputs([0.2, 0.8])
+    good = GOOD
     for given in ({"pixels": BROKEN[reason], "encoded": good}, {"pixels": good, "encoded": BROKEN[reason]}):
-        comparison = verdict(good, **given, form=form, labels=[0, 1])
+        comparison = verdict(good, **given, form=form, labels=np.repeat([0, 1], 25))
         assert comparison.fitness == "unfit"
         (found,) = comparison.reasons
         assert reason in found
@@ -269,11 +372,11 @@ def test_outputs_that_cannot_be_compared_make_unfit(reason, form):
 
 def test_broken_answers_to_phantoms_make_unfit():
     low, good = outputs(poor()), outputs(ranked())
-    broken = dataclasses.replace(good, covid=np.full(20, np.nan))
+    broken = dataclasses.replace(good, covid=np.full(100, np.nan))
     drawn = sample(LABELS, good, phantoms={"patients": 8, "size": 64, "seed": 1})
     artefact = FakeArtefact(low, low, good, broken, form="int8")
     comparison = compare(evidence(sample(LABELS, low), drawn), artefact)
-    assert comparison.reasons == ("phantoms, encoded bytes: its covid are not finite for 20 of 20 images",)
+    assert comparison.reasons == ("phantoms, encoded bytes: its covid are not finite for 100 of 100 images",)
 
 
 def test_a_baseline_has_no_lesions():
@@ -324,11 +427,29 @@ def test_tolerances_come_from_flags():
     flag_values = flags.FlagValues()
     parity.define_flags(flag_values)
     flag_values(["parity"])
-    assert parity.tolerances_from(flag_values) == Tolerances(0.001, 0.005, 0.002, 0.01, 0.98)
+    assert parity.tolerances_from(flag_values) == Tolerances(0.001, 0.005, 0.002, 0.01, 0.98, 0.02, 0.05)
     assert (flag_values.split, flag_values.images, flag_values.keep_failed) == ("test", 0, False)
-    names = ("float32", "float16", "encoded", "auc_loss", "agreement")
+    names = ("float32", "float16", "encoded", "auc_loss", "agreement", "maps", "mean")
     flag_values(["parity", *(f"--tolerance_{name}=0.{n}" for n, name in enumerate(names, start=1))])
-    assert parity.tolerances_from(flag_values) == Tolerances(0.1, 0.2, 0.3, 0.4, 0.5)
+    assert parity.tolerances_from(flag_values) == Tolerances(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    for name in names:
+        flag_values([*["parity"], f"--tolerance_{name}=nan"])
+        with pytest.raises(ValueError, match=f"--tolerance_{name} should be a finite number, 0 or more.*: nan"):
+            parity.tolerances_from(flag_values)
+        flag_values([*["parity"], f"--tolerance_{name}=0.5"])
+    for value in (-1e-9, float("inf")):
+        with pytest.raises(ValueError, match="--tolerance_maps should be"):
+            Tolerances(maps=value)
+
+
+def test_a_comparison_is_a_look():
+    looks, answers = [], outputs(ranked())
+    given = evidence(sample(LABELS, answers), seen=lambda: looks.append(1))
+    with pytest.raises(ValueError, match="int4"):
+        compare(given, FakeArtefact(answers, answers, form="int4"))
+    assert looks == []
+    compare(given, FakeArtefact(answers, answers))
+    assert looks == [1]
 
 
 # The evidence.
@@ -356,6 +477,9 @@ def own_run(tiny_run, tmp_path):
 def test_evidence_is_what_the_run_says_and_counts_a_look(own_run, tmp_path, phantom_manifest):
     before = runs.read_metrics(own_run.folder, own_run.card.model_sha256)["looks"]
     found = load_evidence(own_run, split="validation", phantom_patients=6, phantom_size=32)
+    assert runs.read_metrics(own_run.folder, own_run.card.model_sha256)["looks"] == before
+    found.seen()
+    found.seen()  # the next artefact, of the same answers
     looks = runs.read_metrics(own_run.folder, own_run.card.model_sha256)["looks"]
     assert looks["validation"] == before.get("validation", 0) + 1
 
@@ -380,13 +504,14 @@ def test_evidence_is_what_the_run_says_and_counts_a_look(own_run, tmp_path, phan
     assert phantoms.reference.covid.shape == phantoms.labels.shape
     assert found.phantoms is phantoms
 
-    other = tmp_path / "other.csv"
+    other = tmp_path / "an other.csv"
     write_manifest(frame[frame["split"] == "test"].assign(report=""), other)
     found = load_evidence(own_run, str(other), "test", 5)
+    found.seen()
     assert runs.read_metrics(own_run.folder, own_run.card.model_sha256)["looks"] == looks
     assert not found.sample.data["own_data"]
     assert found.sample.data["images"] == 5 < found.sample.data["images_in_split"]
-    assert found.flags.endswith(f"--manifest={other} --split=test --images=5")
+    assert found.flags.endswith(f" '--manifest={other}' --split=test --images=5")
 
 
 def test_data_that_is_not_here_is_said(own_run, tmp_path):
@@ -418,12 +543,11 @@ def edge_folder(own_run, tmp_path):
 def fakes(own_run, monkeypatch):
     """Every TFLite file says what the run's own model says, but float16 is off by what the test puts here."""
     off = {"float16": 0.0}
-    reference = load_evidence(own_run, split="validation").sample.reference
     monkeypatch.setattr(parity, "load_evidence", lambda *_: evidence_of(own_run))
 
     def evidence_of(run):
-        labels = runs.read_predictions(run.folder, "validation")["covid"].to_numpy()
-        strong = dataclasses.replace(reference, covid=labels * 0.8 + 0.1)
+        labels = np.repeat([0, 1], 25)
+        strong = outputs(labels * 0.8 + 0.1)
         return dataclasses.replace(evidence(sample(labels, strong)), card=run.card)
 
     def artefact(path):
@@ -447,13 +571,13 @@ def test_what_lies_there_is_measured_again(own_run, edge_folder, fakes, capsys):
         assert card_beside(edge_folder / f"{form}.tflite").is_file()
 
     fakes["float16"] = 0.05
-    assert parity.main([*command, "--keep_failed"]) == 1
+    assert parity.main([*command, "--keep_failed"]) == parity.UNFIT == 3
     assert "unfit" in capsys.readouterr().out
     card, _ = read_card(edge_folder / "float16.tflite")
     assert card.export.fitness == "unfit"
     assert "0.05" in card.export.reasons[0]
 
-    assert parity.main(["parity", f"--run={own_run.folder}", f"--tflite={edge_folder / 'float16.tflite'}"]) == 1
+    assert parity.main(["parity", f"--run={own_run.folder}", f"--tflite={edge_folder / 'float16.tflite'}"]) == 3
     assert f"removed: {edge_folder / 'float16.tflite'}" in capsys.readouterr().out
     assert sorted(path.name for path in edge_folder.iterdir()) == [
         "int8.card.json", "int8.tflite", "parity.json", "parity.md",
@@ -475,10 +599,12 @@ def test_an_export_of_another_run_is_an_error_before_any_work(own_run, edge_fold
 
 
 def test_where_the_artefacts_are_found(tmp_path):
-    for version in ("2", "10", ".11.partial", "notes"):
+    for version in ("2", "10", ".11.partial", "notes", "12"):
         (tmp_path / version).mkdir()
+    for version in ("2", "10", ".11.partial"):
+        (tmp_path / version / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "13").write_bytes(b"")
     assert parity.newest_version(tmp_path).name == "10"
-    (tmp_path / "2" / "saved_model.pb").write_bytes(b"")
     assert parity.newest_version(tmp_path / "2").name == "2"
     with pytest.raises(ValueError, match="holds no SavedModel"):
         parity.newest_version(tmp_path / "notes")

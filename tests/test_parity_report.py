@@ -2,23 +2,25 @@
 
 import dataclasses
 import json
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_tflite
-from parity_fakes import FakeArtefact, evidence, export_card, outputs, sample
+from parity_fakes import FakeArtefact, evidence, export_card, outputs, run_card, sample
 
 from export import artefacts, parity_columns, parity_report
-from export.parity_compare import Tolerances, compare
+from export.parity_compare import compare
+from export.parity_tolerances import Tolerances
 from ladnn_tf.card import Export, write_card
 from ladnn_tf.files import folder_sha256
 from ladnn_tf.labels import LESIONS
 from ladnn_tf.tflite_file import with_card
 
-COVID = np.array([0.9, 0.8, 0.2, 0.1])
-LABELS = [1, 1, 0, 0]
+COVID = np.repeat([0.9, 0.8, 0.2, 0.1], 25)
+LABELS = np.repeat([1, 0], 50)
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +46,11 @@ def write(folder, comparisons, images=None):
 
 
 def test_the_report_names_data_command_and_verdicts(tmp_path):
-    comparisons = [compared("int8", COVID[[1, 2, 0, 3]]), compared("float32", COVID - 0.0004)]
+    comparisons = [compared("int8", np.repeat([0.8, 0.2, 0.9, 0.1], 25)), compared("float32", COVID - 0.0004)]
     document, markdown = write(tmp_path, comparisons)
     content = json.loads(document.read_text())
     assert content["run"]["model_sha256"] == "a" * 64
-    assert (content["data"]["images"], content["data"]["positives"], content["data"]["split"]) == (4, 2, "test")
+    assert (content["data"]["images"], content["data"]["positives"], content["data"]["split"]) == (100, 50, "test")
     assert content["command"] == f"python -m export.parity --run=runs/fake --split=test --tflite={tmp_path}"
     float32, int8 = content["artefacts"]
     assert (float32["fitness"], float32["in_place"]) == ("fit", True)
@@ -57,17 +59,17 @@ def test_the_report_names_data_command_and_verdicts(tmp_path):
     assert "tensorflow" in " ".join(int8["measured"]["versions"])
 
     text = markdown.read_text()
-    assert "4 images (2 with COVID-19, 4 patients), all of the test split of x.csv" in text
+    assert "100 images (50 with COVID-19, 100 patients), all of the test split of x.csv" in text
     assert content["command"] in text
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
     assert "| 1.50 | same pixels | 4.0e-04, 6.7e-05 | 4.0e-04, 4.0e-04 |" in lines["float32.tflite"]
-    assert "| 4/4 | 1.0000 -> 1.0000 | +0.0000 | +0.0000 |" in lines["float32.tflite"]
+    assert "| 100/100 | 1.0000 -> 1.0000 | +0.0000 | +0.0000 |" in lines["float32.tflite"]
     assert lines["float32.tflite"].endswith("| fit |")
     # Positives 0.8 and 0.2, negatives 0.9 and 0.1: two of four pairs are right.
-    assert "| 2/4 | 1.0000 -> 0.5000 | +0.5000 [" in lines["int8.tflite"]
+    assert "| 50/100 | 1.0000 -> 0.5000 | +0.5000 [" in lines["int8.tflite"]
     assert lines["int8.tflite"].endswith("| unfit, not kept |")
-    assert "int8.tflite: same pixels: 2 of 4 decisions differ, at most 0 may" in text
-    assert "0 of 4 decisions may differ" in text
+    assert "int8.tflite: same pixels: 50 of 100 decisions differ, at most 2 may" in text
+    assert "2 of 100 decisions may differ" in text
     assert "benchmarks.inference" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
@@ -78,20 +80,20 @@ def test_what_was_not_measured_this_time_stays_while_it_lies_there(tmp_path):
     (tmp_path / "float16.tflite").unlink()
     changed = export_card(b"another dynamic", "dynamic")
     (tmp_path / "dynamic.tflite").write_bytes(with_card(b"another dynamic", changed))
-    other = sample(LABELS, outputs(COVID), patients=["p", "p", "q", "r"])
+    other = sample(LABELS, outputs(COVID), patients=["p", "p", *map(str, range(98))])
     document, markdown = write(tmp_path, [compared("int8", images=other)], other)
     rows = json.loads(document.read_text())["artefacts"]
     assert [row["name"] for row in rows] == ["float32.tflite", "int8.tflite"]
     text = markdown.read_text()
-    assert "float32.tflite was measured earlier, on 4 images (2 with COVID-19, 4 patients)" in text
+    assert "float32.tflite was measured earlier, on 100 images (50 with COVID-19, 100 patients)" in text
     assert "int8.tflite was measured earlier" not in text
     assert text.count("Allowed: ") == 1
 
     stricter = compared("float32", COVID - 0.0004, tolerances=Tolerances(float32=5e-4))
     document, markdown = write(tmp_path, [stricter])
     text = markdown.read_text()
-    assert "Allowed for float32.tflite: probabilities and maps may differ by 0.0005 (" in text
-    assert "Allowed for int8.tflite: probabilities and maps may differ by 0.001 (" in text
+    assert "Allowed for float32.tflite: probabilities may differ by 0.0005 (" in text
+    assert "Allowed for int8.tflite: probabilities may differ by 0.001 (" in text
     rows = json.loads(document.read_text())["artefacts"]
     assert [row["name"] for row in rows] == ["float32.tflite", "int8.tflite"]
     assert rows[0]["measured"]["same_pixels"]["covid_difference"]["largest"] == pytest.approx(0.0004)
@@ -102,11 +104,68 @@ def test_a_saved_model_is_named_by_its_version(tmp_path):
     text = parity_report.format_table([unfit])
     assert "\nsaved_model 7  " in text
     assert "unfit: saved_model 7: same pixels: probabilities differ by up to 0.1, allowed are 0.001" in text
-    document, _ = parity_report.write_report(
+    document, markdown = parity_report.write_report(
         tmp_path, "parity_7", [unfit], evidence(sample(LABELS, outputs(COVID)))
     )
     assert document.name == "parity_7.json"
-    assert json.loads(document.read_text())["command"].endswith(f" --saved_model={tmp_path}")
+    assert json.loads(document.read_text())["command"] == ""
+    assert "Nothing of it was kept." in markdown.read_text()
+
+
+def test_the_command_measures_what_lies_there_as_it_was_measured(tmp_path, monkeypatch):
+    given = evidence(sample(LABELS, outputs(COVID)))
+    monkeypatch.setattr(parity_report, "in_place", lambda *_: True)
+    folder = tmp_path / "an edge"
+    folder.mkdir()
+
+    def command(*comparisons):
+        document, _ = parity_report.write_report(folder, "parity", comparisons, given)
+        (folder / "parity.md").unlink()
+        content = json.loads(document.read_text())["command"]
+        document.unlink()
+        start = "python -m export.parity --run=runs/fake --split=test "
+        assert content.startswith(start)
+        return shlex.split(content.removeprefix(start))
+
+    assert command(compared("saved_model", name="7")) == [f"--saved_model={folder}/7"]
+    for name in ("float32.tflite", "int8.tflite"):
+        (folder / name).write_bytes(b"")
+    both = compared("float32"), compared("int8")
+    assert command(*both) == [f"--tflite={folder}"]
+    (folder / "other.tflite").write_bytes(b"")
+    assert command(*both) == [f"--tflite={folder}/float32.tflite,{folder}/int8.tflite"]
+    loose = compared("float32", COVID - 0.1, tolerances=Tolerances(float32=0.05, maps=0.5))
+    assert command(loose) == [
+        f"--tflite={folder}/float32.tflite", "--tolerance_float32=0.05", "--tolerance_maps=0.5", "--keep_failed",
+    ]  # fmt: skip
+
+
+def test_an_older_file_in_the_place_of_a_refused_one_stays_in_the_report(tmp_path):
+    write(tmp_path, [compared("int8")])
+    card = export_card(b"new", "int8")
+    refused = dataclasses.replace(compared("int8", COVID[::-1]), card=card)
+    for _ in range(2):  # it stays, once
+        document, markdown = write(tmp_path, [refused])
+        rows = json.loads(document.read_text())["artefacts"]
+        assert [(row["fitness"], row["older"], row["in_place"]) for row in rows] == [
+            ("unfit", False, False),
+            ("fit", True, True),
+        ]
+    text = markdown.read_text()
+    assert "| int8.tflite (older) | 1.50 |" in text
+    assert "int8.tflite (older) was measured earlier" in text
+    document, _ = write(tmp_path, [compared("float32")])
+    rows = json.loads(document.read_text())["artefacts"]
+    assert [(row["name"], row["older"]) for row in rows] == [("float32.tflite", False), ("int8.tflite", False)]
+
+
+def test_rows_that_were_judged_by_other_rules_are_left_out(tmp_path):
+    document, _ = write(tmp_path, [compared("float32")])
+    content = json.loads(document.read_text())
+    del content["artefacts"][0]["measured"]["tolerances"]["maps"]
+    document.write_text(json.dumps(content))
+    document, _ = write(tmp_path, [compared("int8")])
+    assert [row["name"] for row in json.loads(document.read_text())["artefacts"]] == ["int8.tflite"]
 
 
 def test_a_damaged_report_is_an_error(tmp_path):
@@ -116,11 +175,11 @@ def test_a_damaged_report_is_an_error(tmp_path):
 
 
 def test_phantoms_and_outputs_without_numbers_are_in_the_table():
-    half = sample([1, 0, 1, 0], outputs(COVID))  # AUC 0.75: enough
+    half = sample(np.repeat([1, 0, 1, 0], 25), outputs(COVID))  # AUC 0.75: enough
     assert "phantoms" not in parity_report.format_table([compared("int8", images=half)])
     low = outputs(COVID[::-1])
     drawn = sample(LABELS, outputs(COVID), phantoms={"patients": 9, "size": 64, "seed": 1})
-    good, broken = outputs(COVID), outputs([np.nan, 0.5, 0.5, 0.5])
+    good, broken = outputs(COVID), outputs([np.nan, *COVID[1:]])
     artefact = FakeArtefact(low, broken, good, good, form="int8")
     comparison = compare(evidence(sample(LABELS, low), drawn), artefact)
     text = parity_report.format_table([comparison])
@@ -130,8 +189,26 @@ def test_phantoms_and_outputs_without_numbers_are_in_the_table():
         "phantoms, same pixels 1.0000 -> 1.0000 +0.0000 +0.0000",
         "phantoms, encoded bytes 1.0000 -> 1.0000 +0.0000 +0.0000",
     ]
-    assert "judged on 4 phantoms (2 with COVID-19, 4 patients; 64 px, seed 1)" in text
-    assert "unfit: int8.tflite: encoded bytes: its covid are not finite for 1 of 4 images" in text
+    assert "judged on 100 phantoms (50 with COVID-19, 100 patients; 64 px, seed 1)" in text
+    assert "unfit: int8.tflite: encoded bytes: its covid are not finite for 1 of 100 images" in text
+
+
+@pytest.mark.parametrize(
+    ("positives", "said"),
+    [
+        (50, "by the run's own decisions on the images, the AUC by which its probabilities tell them (of the "
+             "run itself 1): same pixels 1.0000, encoded bytes 1.0000."),
+        (5, "the loss of AUC could not be judged."),
+    ],
+)  # fmt: skip
+def test_what_else_the_loss_was_judged_on_is_said(positives, said):
+    low = outputs(np.where(np.arange(100) < positives, 0.8, 0.2))
+    drawn = sample(LABELS, outputs(COVID[::-1]), phantoms={"patients": 9, "size": 64, "seed": 1})
+    artefact = FakeArtefact(low, low, drawn.reference, drawn.reference, form="int8")
+    comparison = compare(evidence(sample(1 - LABELS, low), drawn), artefact)
+    (line,) = [line for line in parity_report.format_table([comparison]).splitlines() if "100 phantoms (" in line]
+    assert line.endswith(said)
+    assert "was judged on" not in line
 
 
 def edge_result(covid, **fields):
@@ -174,6 +251,21 @@ def test_a_tflite_file_answers_through_the_edge_predictor(tmp_path, caplog):
     artefact.answer(encoded[0])
     images[1] = 0
     assert "1 of 2 images got no answer, the first (number 1)" in artefact.from_pixels(images).problems[0]
+
+
+def test_a_tflite_file_that_the_edge_predictor_does_not_take_is_unfit(tmp_path):
+    model = tiny_tflite.model_bytes(maps="cards")
+    path = tmp_path / "int8.tflite"
+    path.write_bytes(with_card(model, tiny_tflite.card_of(model, export=Export("int8", "a" * 64))))
+    artefact = artefacts.TFLiteArtefact(path)
+    images = sample(LABELS, outputs(COVID))
+    comparison = compare(dataclasses.replace(evidence(images), card=run_card(image_size=32)), artefact)
+    assert comparison.fitness == "unfit"
+    for title, reason in zip(("same pixels", "encoded bytes"), comparison.reasons, strict=True):
+        assert reason.startswith(f"{title}: the edge predictor does not take it: {path}")
+    path.write_bytes(b"no model")
+    with pytest.raises(ValueError, match="not a TFLite model"):
+        artefacts.TFLiteArtefact(path)
 
 
 class Grey(tf.Module):

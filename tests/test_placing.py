@@ -186,6 +186,15 @@ def test_findings_replace_older_ones_in_place(path, staged):
     assert not card_beside(path).exists()
 
 
+def test_what_a_killed_removal_left_is_in_no_one_s_way(staged):
+    _, folder = place_saved(staged)
+    for leftover in (f".{folder.name}.refused", ".1.x.refused"):
+        (folder.parent / leftover / "variables").mkdir(parents=True)
+    card = artefacts.artefact_card(folder)
+    assert not placing.place_again(folder, comparison_of(card, "unfit"), False)
+    assert names(folder.parent) == []
+
+
 def test_a_saved_model_s_card_is_checked(staged):
     with pytest.raises(ValueError, match=r"there is no .*card\.json"):
         artefacts.saved_model_card(staged)

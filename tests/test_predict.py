@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -117,6 +119,37 @@ def test_more_files_than_a_batch_keep_their_order(tiny_run, files, monkeypatch):
     parts = predict.predict(runs.load_run(tiny_run), files[:5])
     assert [p.file for p in parts] == files[:5]
     np.testing.assert_allclose([p.covid for p in parts], [p.covid for p in whole], atol=1e-5)
+
+
+def test_names_of_any_kind(tiny_run, files, tmp_path, capsys):
+    strange = [tmp_path / "\x1b[2J.png", tmp_path / "\udcff.png", tmp_path / "\x1b.none"]
+    for path in strange[:2]:
+        path.write_bytes(Path(files[0]).read_bytes())
+    outputs = [f"--csv={tmp_path / 'out.csv'}", f"--json={tmp_path / 'out.json'}"]
+    assert predict.main(["predict", f"--run={tiny_run}", "--nocheck", *outputs, *map(str, strange)]) == 1
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    printed.encode()  # the surrogates were replaced
+    rows = printed.splitlines()[:3]
+    assert len({row.index(" 0.") for row in rows[1:]}) == 1  # columns as wide as what is printed
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["file"].tolist() == [str(strange[0]), f"{tmp_path}/\\udcff.png", str(strange[2])]
+    answers = json.loads((tmp_path / "out.json").read_text())["predictions"]
+    assert [answer["file"] for answer in answers] == list(map(str, strange))
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_an_output_that_fails_leaves_the_old_one(tiny_run, files, tmp_path, monkeypatch, kind):
+    old = tmp_path / f"out.{kind}"
+    old.write_text("old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device.*out\.{kind}"):
+        predict.main(["predict", f"--run={tiny_run}", f"--{kind}={old}", files[0]])
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(f"out.{kind}", "old")]
 
 
 def test_no_files_is_an_error(tiny_run):

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ladnn_tf.data import preprocess
 
@@ -28,15 +28,32 @@ def with_wrong_checksum(encoded: bytes) -> bytes:
     return bytes(changed)
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG written by hand, for kinds that Pillow does not write."""
+def orientation(value: object) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    return exif
+
+
+def with_cut_profile() -> bytes:
+    """A PNG with an iCCP chunk, behind the pixels, that ends after the name of the colour profile."""
+    whole = encode(NOISE)
+    body = b"iCCP" + b"icc\0"
+    chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
+    return whole[:-12] + chunk + whole[-12:]
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes | None) -> bytes:
+    """A PNG written by hand, for kinds that Pillow does not write; without IDAT if there are no rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + (b"" if rows is None else chunk(b"IDAT", zlib.compress(rows)))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -90,6 +107,10 @@ def test_sixteen_bit_grey_is_divided_by_257_and_rounded():
         (with_wrong_checksum(encode(NOISE)), "damaged"),
         (encode(Image.new("CMYK", (8, 8)), "JPEG"), "CMYK"),
         (png(1, 1, 16, 2, b"\x00" + b"\x01" * 6), "16-bit PNG"),
+        (png(8, 8, 8, 0, None), "damaged"),
+        (with_cut_profile(), "damaged"),
+        (encode(NOISE, "JPEG", exif=orientation(6)), r"turned \(EXIF orientation 6\); save it upright"),
+        (encode(NOISE, exif=orientation(2)), r"turned \(EXIF orientation 2\)"),
         (png(0, 0, 8, 0, b""), "damaged or truncated|neither PNG nor JPEG"),
         (png(30_000, 30_000, 8, 0, b"\x00"), "too many pixels"),
         (png(8_000, 8_000, 8, 0, b"\x00"), "8000 x 8000 pixels"),
@@ -107,6 +128,10 @@ def test_sixteen_bit_grey_is_divided_by_257_and_rounded():
         "checksum",
         "cmyk",
         "png48",
+        "no-data",
+        "cut-profile",
+        "turned-jpeg",
+        "turned-png",
         "zero-size",
         "bomb",
         "large",
@@ -115,6 +140,17 @@ def test_sixteen_bit_grey_is_divided_by_257_and_rounded():
 def test_bad_images_are_refused_with_their_reason(encoded, message):
     with pytest.raises(preprocess.ImageError, match=message):
         preprocess.decode(encoded)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("value", [1, 0, 9])
+def test_upright_and_unknown_orientations_are_read(kind, value):
+    assert (preprocess.decode(encode(NOISE, kind, exif=orientation(value)))).shape == (64, 64, 3)
+
+
+def test_damaged_metadata_are_no_reason():
+    encoded = encode(NOISE, exif=orientation(6).tobytes()[:-20])
+    assert (preprocess.decode(encoded)[..., 0] == np.asarray(NOISE)).all()
 
 
 def test_resize_averages_when_it_shrinks():

@@ -128,6 +128,16 @@ def test_looks_at_a_split_are_counted(run_copy):
     assert "covid" in written["validation"]
 
 
+def test_a_run_knows_its_own_data(run_copy, phantom_manifest, tmp_path):
+    run = runs.load_run(run_copy)
+    other = tmp_path / "other.csv"
+    other.write_bytes(phantom_manifest.read_bytes() + b"\n")
+    assert runs.is_own(run, phantom_manifest)
+    assert not runs.is_own(run, other)
+    with pytest.raises(ValueError, match="cannot be read"):
+        runs.is_own(run, tmp_path / "no.csv")
+
+
 def test_figures_of_two_models_are_not_mixed(tmp_path):
     runs.write_metrics(tmp_path, "test", {"auc": 0.5}, "aaaa")
     runs.write_metrics(tmp_path, "validation", {"auc": 0.6}, "aaaa")

@@ -159,11 +159,20 @@ def test_warm_up_requests_are_the_same_bytes_every_time(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_warm_up_requests_that_cannot_be_written_are_an_error_in_one_line(tmp_path):
+    path = tmp_path / "gone" / warmup.FILE
+    with pytest.raises(OSError, match=f"^{path} cannot be written: "):
+        warmup.write_requests(path, 32)
+
+
 def test_the_next_version_follows_the_highest_integer(tmp_path):
     assert saved_model.next_version(tmp_path) == 1
     for name in ("2", "10", "9.old", ".11", "x12", "parity_13.md"):
         (tmp_path / name).mkdir()
     assert saved_model.next_version(tmp_path) == 11
+    for name in ("parity_14.json", "parity_15.md", "parity_x.json", "parity.json"):
+        (tmp_path / name).write_text("{}")
+    assert saved_model.next_version(tmp_path) == 15
 
 
 def test_an_unfit_version_is_not_written_but_its_report_is(copied, run_folder, evidence, monkeypatch, capsys):
@@ -172,15 +181,15 @@ def test_an_unfit_version_is_not_written_but_its_report_is(copied, run_folder, e
     unfit = dataclasses.replace(fit, fitness="unfit", reasons=("maps differ",))
     monkeypatch.setattr(saved_model.parity, "compare", lambda *_: unfit)
     command = ["saved_model", f"--run={run_folder}", f"--out={copied}", "--images=4"]
-    assert saved_model.main(command) == 1
+    assert saved_model.main(command) == saved_model.parity.UNFIT == 3
     assert names(copied) == ["1", "parity_1.json", "parity_1.md", "parity_2.json", "parity_2.md"]
     printed = capsys.readouterr().out
     assert f"not written: {copied / '2'} (unfit; --keep_failed" in printed
     assert "maps differ" in printed
-    assert saved_model.main([*command, "--keep_failed"]) == 1
-    card = saved_model_card(copied / "2")
+    assert saved_model.main([*command, "--keep_failed"]) == 3
+    card = saved_model_card(copied / "3")
     assert (card.export.fitness, card.export.reasons) == ("unfit", ("maps differ",))
-    assert f"written: {copied / '2'} (unfit, " in capsys.readouterr().out
+    assert f"written: {copied / '3'} (unfit, " in capsys.readouterr().out
 
 
 def test_a_version_that_another_export_took_meanwhile_is_left_alone(copied, export_again, monkeypatch):

@@ -106,6 +106,29 @@ def test_zip_without_a_card_is_refused(tmp_path):
         read_card(path)
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_compressed_card_is_refused_unread(tmp_path, compression):
+    """Damaged, it would be an error of zlib, lzma or bz2."""
+    path = tmp_path / "model.tflite"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("card.json", card_json(card()), compression)
+    content = bytearray(path.read_bytes())
+    content[60:80] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a TFLite model with a card inside \(card\.json is compressed\)"):
+        read_card(path)
+
+
+def test_a_card_that_ends_too_early_is_refused(written):
+    content = bytearray(written.read_bytes())
+    size = len(card_json(card())) + 10**6  # in the central directory: compressed, then uncompressed
+    start = content.rindex(b"PK\x01\x02") + 20
+    content[start : start + 8] = size.to_bytes(4, "little") * 2
+    written.write_bytes(content)
+    with pytest.raises(ValueError, match="not a TFLite model with a card inside"):
+        read_card(written)
+
+
 def test_missing_file_and_card_of_a_run_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no\.tflite cannot be read \(No such file"):
         read_card(tmp_path / "no.tflite")

@@ -26,6 +26,11 @@ case $folder in
 /*) ;;
 *) folder=$PWD/$folder ;;
 esac
+while [ "$folder" != "${folder%/}" ]; do folder=${folder%/}; done
+case $folder in
+"") fail "the root folder is not installed into: give another one, sh install.sh FOLDER" ;;
+*:*) fail "$folder has a colon in it, which Python's virtual environments do not take: give another folder" ;;
+esac
 if [ -e "$folder" ] && { [ ! -d "$folder" ] || [ -n "$(ls -A "$folder")" ]; }; then
     fail "$folder exists and is not an empty folder: give another one (sh install.sh FOLDER), or remove it"
 fi

@@ -3,19 +3,23 @@
 The contract, which `data/pipeline.py` writes a second time in TensorFlow and a test holds together:
 
 1. decode PNG or JPEG to RGB; palette and grey are expanded, alpha is dropped, 16-bit samples are divided by
-   257 and rounded;
+   257 and rounded; a file to be shown turned or mirrored (EXIF orientation other than 1) is refused, as TensorFlow
+   would show it as it is stored;
 2. resize to S x S, antialiased bilinear, per channel, in float;
 3. round half to even, clip, uint8.
 
-Everything else (scaling, mean, channel order) happens inside the model.
+Everything else (scaling, mean, channel order) happens inside the model. The graph of a SavedModel does not look at
+the EXIF orientation: it answers such a file as it is stored.
 """
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused: a chest-CT slice has 512 x 512 pixels, a decompression bomb has billions."""
@@ -26,6 +30,21 @@ PNG_END = b"IEND\xaeB`\x82"
 
 LFS_POINTER = b"version https://git-lfs"
 """How the text begins that Git leaves where a large file was not fetched."""
+
+# What Pillow lets through from the parsing of damaged files.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
 
 _READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
 
@@ -44,8 +63,8 @@ def decode(encoded: bytes) -> np.ndarray:
         `(H, W, 3)` uint8 RGB in [0, 255].
 
     Raises:
-        ImageError: if the bytes are empty, truncated, a Git LFS pointer, neither PNG nor JPEG, CMYK, colour
-            with 16 bits per sample, or hold more than `MAX_PIXELS` pixels.
+        ImageError: if the bytes are empty, damaged or truncated, a Git LFS pointer, neither PNG nor JPEG, CMYK,
+            colour with 16 bits per sample, to be shown turned, or hold more than `MAX_PIXELS` pixels.
     """
     if not encoded:
         raise ImageError("the file is empty; copy it again from its source")
@@ -72,15 +91,30 @@ def decode(encoded: bytes) -> np.ndarray:
                 raise ImageError("damaged or truncated image (no end); copy it again from its source")
             image = Image.open(io.BytesIO(encoded), formats=("PNG",))
         image.load()
+        _check_orientation(image)
+        return _to_rgb(image)
     except Image.DecompressionBombError as error:
         raise ImageError(f"far too many pixels for a chest-CT slice ({error})") from error
     except UnidentifiedImageError as error:
         raise ImageError("neither PNG nor JPEG; convert it") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"damaged or truncated image ({error}); copy it again from its source") from error
-    return _to_rgb(image)
+
+
+def _check_orientation(image: Image.Image) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged metadata: nobody can turn the picture by them
+        try:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        except _DAMAGED:
+            return
+    if orientation in range(2, 9):  # the tag has no other meanings; 1 is upright
+        raise ImageError(
+            f"the file says that it is to be shown turned (EXIF orientation {orientation}); save it upright, "
+            "without that mark"
+        )
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -91,7 +125,9 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
     if image.mode in ("P", "PA", "LA"):
         image = image.convert("RGBA")  # a transparent palette entry keeps its colour; alpha goes below
-    return np.ascontiguousarray(np.asarray(image.convert("RGB") if image.mode != "RGBA" else image)[..., :3])
+    if image.mode not in ("RGB", "RGBA"):
+        image = image.convert("RGB")
+    return np.ascontiguousarray(np.asarray(image)[..., :3])
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -105,12 +141,12 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         `(S, S, 3)` uint8 RGB in [0, 255].
     """
     # Mode "F" per channel: Pillow's own 8-bit bilinear rounds twice and differs from tf.image.resize by one
-    # level on a fifth of the pixels.
+    # level on a fifth of the pixels. Pillow makes the floats, as NumPy's would be in memory a second time.
     channels = [
         np.asarray(
-            Image.fromarray(pixels[..., channel].astype(np.float32)).resize(
-                (size, size), Image.Resampling.BILINEAR
-            )
+            Image.fromarray(np.ascontiguousarray(pixels[..., channel]))
+            .convert("F")
+            .resize((size, size), Image.Resampling.BILINEAR)
         )
         for channel in range(3)
     ]
