@@ -13,7 +13,8 @@ into one process (the tests do) without their flags clashing:
     if __name__ == "__main__":
         command.run(main)
 
-Exit status: 0 is success, 1 an error in the data or the files, 2 an error in the command line.
+Exit status: 0 is success, 1 an error in the data or the files, 2 an error in the command line; the exports have 3
+for a model that got worse than it may.
 """
 
 import os
