@@ -6,6 +6,7 @@ import io
 import zipfile
 
 import pytest
+from tiny_tflite import card_of
 
 from ladnn_tf.card import Card, Export, card_json, parse_card
 from ladnn_tf.tflite_file import card_beside, read_card, with_card
@@ -13,27 +14,11 @@ from ladnn_tf.tflite_file import card_beside, read_card, with_card
 MODEL = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 8
 
 
-def card(model: bytes = MODEL, **changes) -> Card:
-    fields = {
-        "name": "a run",
-        "task": "ladnn",
-        "backbone": "resnet18",
-        "weights": "none",
-        "normalisation": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
-        "image_size": 32,
-        "temperature": 1.5,
-        "threshold": 0.4,
-        "threshold_rule": "by hand",
-        "manifest": {"file": "m.csv", "sha256": "0" * 64},
-        "model_sha256": hashlib.sha256(model).hexdigest(),
-        "weights_sha256": "1" * 64,
-        "best_epoch": 3,
-        "metrics": {},
-        "versions": {},
-        "revision": "",
-        "export": Export("int8", "2" * 64, "unfit", ("too far off",), {"size": 12}),
-    }
-    return Card(**{**fields, **changes})
+EXPORT = Export("int8", "2" * 64, "unfit", ("too far off",), {"size": 12})
+
+
+def card(**changes) -> Card:
+    return card_of(MODEL, **{"name": "a run", "export": EXPORT, **changes})
 
 
 @pytest.fixture
