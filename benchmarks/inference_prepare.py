@@ -3,7 +3,6 @@
 What TensorFlow takes to convert them is then gone before anything is measured.
 """
 
-import io
 import json
 import math
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from PIL import Image
 
 from benchmarks.random_model import random_model
 from benchmarks.worker import answer_requests
@@ -95,9 +93,7 @@ def draw_slices(count: int) -> list[bytes]:
     for number in range(count):
         patient = sample_patient(np.random.default_rng([number, 0]), np.random.default_rng([number, 1]))
         drawn = draw_slice(patient, ("GGO",), level=0.5, seed=number, size=SLICE_SIDE)
-        content = io.BytesIO()
-        Image.fromarray(drawn.image).save(content, "PNG")
-        files.append(content.getvalue())
+        files.append(preprocess.encode_png(drawn.image))
     return files
 
 

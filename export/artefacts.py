@@ -1,18 +1,16 @@
 """Exported models behind one face, so that the gate asks each of them as its users will."""
 
-import contextlib
 import dataclasses
-import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from export.signatures import BYTES, EXPLAIN, PIXELS, SIGNATURES
 from ladnn_tf.card import Card, check_model, parse_card
+from ladnn_tf.data.preprocess import encode_png
 from ladnn_tf.edge import EdgePredictor, EdgeResult
 from ladnn_tf.files import folder_sha256
 from ladnn_tf.labels import COVID, LESIONS
@@ -21,7 +19,6 @@ from ladnn_tf.tflite_file import read_card
 EXTRAS = "assets.extra"
 """The folder of a SavedModel that holds what is not model: card and warm-up records."""
 
-_SIGNATURES = ("serving_default", "explain", "pixels")
 _BATCH = 8
 # One graph computes the same product in two signatures; only the order of its sums may differ.
 _SAME_ANSWER = 1e-4
@@ -86,8 +83,7 @@ class TFLiteArtefact:
         self._predictor, self._refusal = None, ""
         try:
             # The gate decides about fitness, and its images are slices by their manifest: neither is asked here.
-            with _without_warnings("ladnn_tf.edge"):
-                self._predictor = EdgePredictor(path, allow_unfit=True, check=False)
+            self._predictor = EdgePredictor(path, allow_unfit=True, check=False)
         except ValueError as error:
             self._refusal = f"the edge predictor does not take it: {error}"
         self.format = self.card.export.format
@@ -107,18 +103,6 @@ class TFLiteArtefact:
 
     def answer(self, encoded: bytes) -> None:
         self._predictor.predict([encoded])
-
-
-@contextlib.contextmanager
-def _without_warnings(name: str) -> Iterator[None]:
-    """Keeps a logger from warning that a model is not measured yet, which is why it is here."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def edge_outputs(results: Sequence[EdgeResult]) -> Outputs:
@@ -171,23 +155,24 @@ class SavedModelArtefact:
         self.name = name or folder.name
         self.size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         self._model = tf.saved_model.load(str(folder))  # its signatures live as long as it does
-        missing = [name for name in _SIGNATURES if name not in self._model.signatures]
+        missing = [name for name in SIGNATURES if name not in self._model.signatures]
         if missing:
             raise ValueError(f"{folder} has no signature {', '.join(missing)}; export the run again")
 
     def from_pixels(self, images: np.ndarray) -> Outputs:
-        return self._outputs("pixels", "images", list(images), [_png(image) for image in images])
+        encoded = [encode_png(image, compress_level=1) for image in images]
+        return self._outputs(PIXELS, "images", list(images), encoded)
 
     def from_bytes(self, encoded: Sequence[bytes]) -> Outputs:
-        return self._outputs("serving_default", "image_bytes", list(encoded), list(encoded))
+        return self._outputs(BYTES, "image_bytes", list(encoded), list(encoded))
 
     def answer(self, encoded: bytes) -> None:
-        self._call("serving_default", "image_bytes", [encoded])
+        self._call(BYTES, "image_bytes", [encoded])
 
     def _outputs(self, signature: str, argument: str, inputs: list[Any], encoded: list[bytes]) -> Outputs:
         try:
             said = self._call(signature, argument, inputs)
-            explained = self._call("explain", "image_bytes", encoded)
+            explained = self._call(EXPLAIN, "image_bytes", encoded)
         except tf.errors.OpError as error:
             reason = (error.message or str(error)).splitlines()[0]
             return Outputs(np.full(len(inputs), np.nan), None, None, (f"it failed: {reason}",))
@@ -196,7 +181,9 @@ class SavedModelArtefact:
         problems = []
         for head in said:
             if head not in explained or not np.allclose(said[head], explained[head], 0, _SAME_ANSWER):
-                problems.append(f"the signatures {signature} and explain give another {head} for the same images")
+                problems.append(
+                    f"the signatures {signature} and {EXPLAIN} give another {head} for the same images"
+                )
         return Outputs(said[COVID], said.get("lesions"), explained.get("maps"), tuple(problems))
 
     def _call(self, signature: str, argument: str, inputs: list[Any]) -> dict[str, np.ndarray]:
@@ -237,9 +224,3 @@ def artefact_card(path: str | Path) -> Card:
         ValueError: if there is no such artefact, or the card is not its own.
     """
     return saved_model_card(path) if Path(path).is_dir() else read_card(path)[0]
-
-
-def _png(image: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "PNG", compress_level=1)
-    return content.getvalue()

@@ -1,13 +1,12 @@
 """The pictures that an edge bundle tests itself with, and the answers that they get where it is made."""
 
-import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from ladnn_tf.data.phantom_anatomy import sample_patient
 from ladnn_tf.data.phantom_slice import draw_slice
+from ladnn_tf.data.preprocess import encode_png
 from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
 
 COVID, OTHER, NOISE = "phantom-covid.png", "phantom-other.png", "noise.png"
@@ -32,14 +31,8 @@ def draw_phantoms(seed: int) -> dict[str, bytes]:
         body, scanner = (np.random.default_rng([seed, number, stream]) for stream in (0, 1))
         patient = sample_patient(body, scanner)
         image = draw_slice(patient, findings, level=_LEVEL, seed=[seed, number, 2], size=_SIZE).image
-        drawn[name] = _png(image)
+        drawn[name] = encode_png(image)
     return drawn
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
 
 
 def make_self_test(
@@ -73,7 +66,7 @@ def make_self_test(
             f"the model answers no pair of the test's slices ({result.error or result.reason}): no bundle made"
         )
     pair, results = max(complete, key=lambda one: _difference(*one[1]))
-    noise = _png(np.random.default_rng(0).integers(0, 256, (_SIZE, _SIZE), np.uint8))
+    noise = encode_png(np.random.default_rng(0).integers(0, 256, (_SIZE, _SIZE), np.uint8))
     (refused,) = predictor.predict([noise])
     if not refused.abstained:
         raise ValueError("noise gets an answer instead of being refused (data/quality.py): no bundle made")

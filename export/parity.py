@@ -19,7 +19,7 @@ from absl import flags
 from export.artefacts import SavedModelArtefact, TFLiteArtefact, artefact_card
 from export.parity_compare import Comparison, check_source, compare
 from export.parity_evidence import Evidence, load_evidence
-from export.parity_report import STEM, format_table, write_report
+from export.parity_report import STEM, format_table, version_stem, write_report
 from export.parity_tolerances import QUANTISED, Tolerances
 from export.placing import place_again
 from ladnn_tf import command, runs
@@ -142,7 +142,7 @@ def reports(paths: Iterable[Path]) -> list[tuple[Path, str]]:
 
 
 def _report(path: Path) -> tuple[Path, str]:
-    return path.parent, STEM if path.suffix == SUFFIX else f"{STEM}_{path.name}"
+    return path.parent, STEM if path.suffix == SUFFIX else version_stem(path.name)
 
 
 def main(argv: list[str]) -> int:

@@ -16,7 +16,7 @@ from ladnn_tf.files import write_atomically
 from ladnn_tf.tflite_file import SUFFIX
 
 STEM = "parity"
-"""The usual name of the two files."""
+"""The name of the two files about a folder's TFLite files."""
 
 _RULES = dataclasses.asdict(Tolerances()).keys()
 _ORDER = ("saved_model", "float32", "float16", *QUANTISED)
@@ -26,6 +26,11 @@ _TITLES = (
 )  # fmt: skip
 _RIGHT = ("MB", "ms")
 _NONE = "n/a"
+
+
+def version_stem(version: str) -> str:
+    """The name of the two files about a version of a SavedModel."""
+    return f"{STEM}_{version}"
 
 
 def write_report(

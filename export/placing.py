@@ -9,7 +9,6 @@ import dataclasses
 import os
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 from absl import logging
@@ -18,7 +17,7 @@ from export.artefacts import EXTRAS, artefact_card
 from export.parity_compare import Comparison
 from ladnn_tf.card import Card, card_json, check_model
 from ladnn_tf.files import folder_sha256, write_atomically
-from ladnn_tf.tflite_file import card_beside, with_card
+from ladnn_tf.tflite_file import card_beside, read_model, with_card
 
 _REFUSED = ".refused"
 
@@ -116,7 +115,7 @@ def place_again(path: Path, comparison: Comparison, keep_failed: bool) -> bool:
     """
     card = artefact_card(path)
     if not path.is_dir():
-        return place_tflite(_model_of(path), card, comparison, path, keep_failed)
+        return place_tflite(read_model(path), card, comparison, path, keep_failed)
     final = final_card(card, comparison)
     if comparison.fitness != "fit" and not keep_failed:
         _refuse(path, final)
@@ -156,10 +155,3 @@ def _remove(path: Path) -> None:
     else:
         path.unlink()
         card_beside(path).unlink(missing_ok=True)
-
-
-def _model_of(path: Path) -> bytes:
-    """The model of a TFLite file, without the card that follows it."""
-    with zipfile.ZipFile(path) as archive:
-        length = min(member.header_offset for member in archive.infolist())
-    return path.read_bytes()[:length]

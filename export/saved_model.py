@@ -38,7 +38,7 @@ and not written, or with --keep_failed written with a card that says so; 1 after
 flags."""
 
 _STAGING = ".staging-"
-_REPORTS = f"{parity_report.STEM}_*.json"
+_REPORTS = f"{parity_report.version_stem('*')}.json"
 
 
 def stage(run: runs.Run, folder: Path) -> Card:
@@ -101,7 +101,7 @@ def export(
         logging.info("comparing the SavedModel with %s", run.folder)
         comparison = parity.compare(evidence, SavedModelArtefact(staged), tolerances)
         comparison, placed = _place(staged, card, comparison, out, keep_failed)
-    parity_report.write_report(out, f"{parity_report.STEM}_{comparison.name}", [comparison], evidence)
+    parity_report.write_report(out, parity_report.version_stem(comparison.name), [comparison], evidence)
     return comparison, placed
 
 
@@ -125,7 +125,7 @@ def next_version(out: Path) -> int:
 
     The number of a version that was refused or removed is not used again: its report lies there.
     """
-    names = {path.name.removeprefix(f"{parity_report.STEM}_").removesuffix(".json") for path in out.glob(_REPORTS)}
+    names = {path.stem.removeprefix(parity_report.version_stem("")) for path in out.glob(_REPORTS)}
     names |= {path.name for path in out.iterdir()}
     return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
@@ -228,7 +228,7 @@ def main(argv: list[str]) -> int:
         print("\n".join(f"  {line}" for line in describe(target)))
     else:
         print(f"\nnot written: {target} ({comparison.fitness}; --keep_failed writes it all the same)")
-    report = out / f"{parity_report.STEM}_{comparison.name}"
+    report = out / parity_report.version_stem(comparison.name)
     print(f"report: {report}.md {report}.json")
     return 0 if comparison.fitness == "fit" else parity.UNFIT
 

@@ -63,10 +63,7 @@ def servable(model: keras.Model, temperature: float) -> tuple[tf.Module, dict[st
         some = tf.debugging.Assert(tf.shape(pixels)[0] > 0, ["the request holds no image; send at least one"])
         with tf.control_dependencies([some]):
             pixels = tf.cast(pixels, tf.float32)
-        outputs = network(pixels, training=False)
-        maps = outputs.pop("attention")
-        outputs[COVID] = outputs[COVID][:, 0] / temperature
-        return {name: tf.sigmoid(logits) for name, logits in outputs.items()}, maps
+        return answered(network, temperature, pixels)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def of_bytes(image_bytes):
@@ -86,6 +83,25 @@ def servable(model: keras.Model, temperature: float) -> tuple[tf.Module, dict[st
     holder.values = [variable.value for variable in network.variables]
     functions = {BYTES: of_bytes, EXPLAIN: explain, PIXELS: of_pixels}
     return holder, {name: function.get_concrete_function() for name, function in functions.items()}
+
+
+def answered(
+    network: keras.Model, temperature: float, pixels: tf.Tensor
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """What every exported model answers, whatever its format.
+
+    Args:
+        network: from `attention_model`.
+        temperature: the logit of COVID-19 is divided by it before the sigmoid.
+        pixels: `(B, S, S, 3)` float32 RGB in [0, 255].
+
+    Returns:
+        Probabilities, `covid` (B,), calibrated, and but for a baseline `lesions` (B, 5); and `(B, h, w, C)` maps.
+    """
+    outputs = network(pixels, training=False)
+    maps = outputs.pop("attention")
+    outputs[COVID] = outputs[COVID][:, 0] / temperature
+    return {name: tf.sigmoid(logits) for name, logits in outputs.items()}, maps
 
 
 def read_images(image_bytes: tf.Tensor, size: int) -> tf.Tensor:

@@ -27,7 +27,6 @@ USAGE = """python -m export.tflite --run=runs/NAME --out=models/edge [--formats=
 Writes OUT/<format>.tflite with its card inside and beside it, and OUT/parity.md and .json, which compare each with
 the run's own model. Exit status: 0 if all are fit, 3 if one is not: it is then not written, or with --keep_failed
 written with a card that says "unfit"; 1 for an error."""
-REPORT = "parity"
 
 
 def card_for(run: runs.Run, form: str, model: bytes) -> Card:
@@ -146,7 +145,7 @@ def export(
             comparison = parity.compare(evidence, TFLiteArtefact(path), tolerances)
             placing.place_tflite(model, card, comparison, out / path.name, keep_failed)
             comparisons.append(comparison)
-            parity_report.write_report(out, REPORT, comparisons, evidence)
+            parity_report.write_report(out, parity_report.STEM, comparisons, evidence)
     return comparisons
 
 
@@ -168,8 +167,9 @@ def main(argv: list[str]) -> int:
             f"Received: {wrong[0]!r}"
         )
     tolerances = parity.tolerances_from(flag_values)
-    models = convert_run(run, formats, flag_values.manifest, flag_values.calibration_images)
+    # The evidence first: a bad image is named before the minutes that converting takes.
     evidence = parity.load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
+    models = convert_run(run, formats, flag_values.manifest, flag_values.calibration_images)
     out = Path(flag_values.out)
     comparisons = export(run, out, evidence, models, tolerances, keep_failed=flag_values.keep_failed)
     print(parity_report.format_table(comparisons))
@@ -177,7 +177,8 @@ def main(argv: list[str]) -> int:
         if comparison.fitness == "fit" or flag_values.keep_failed:
             path = out / f"{form}{SUFFIX}"
             print(f"written: {path} {card_beside(path)}")
-    print(f"report: {out / REPORT}.md {out / REPORT}.json")
+    report = out / parity_report.STEM
+    print(f"report: {report}.md {report}.json")
     return 0 if all(comparison.fitness == "fit" for comparison in comparisons) else parity.UNFIT
 
 

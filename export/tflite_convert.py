@@ -26,6 +26,7 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.utils import qsv_utils
 from scipy.special import logit
 
+from export.signatures import answered
 from ladnn_tf.labels import COVID
 from ladnn_tf.models.attention import attention_model
 from ladnn_tf.models.ladnn import float32_copy
@@ -131,9 +132,8 @@ class _Graph:
         network, size = self._network, self._network.input.shape[1]
 
         def serve(images):
-            answers = network(tf.cast(images, tf.float32), training=False)
-            outputs = {COVID: tf.sigmoid(answers[COVID][:, 0] / self._temperature), "maps": answers["attention"]}
-            return outputs if "lesions" not in answers else {**outputs, "lesions": tf.sigmoid(answers["lesions"])}
+            probabilities, maps = answered(network, self._temperature, tf.cast(images, tf.float32))
+            return {**probabilities, "maps": maps}
 
         # An ExportArchive: tf.saved_model.save of a Keras 3 model leaves variables that the converter does not
         # freeze. Kernels are then transposed for each image, batch norm is not folded, nothing is quantised.

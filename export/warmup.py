@@ -14,6 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from export.signatures import BYTES, EXPLAIN, PIXELS
 from ladnn_tf.data.phantom_anatomy import sample_patient
 from ladnn_tf.data.phantom_slice import draw_slice
+from ladnn_tf.data.preprocess import encode_png
 
 FILE = "tf_serving_warmup_requests"  # TensorFlow Serving looks for this name, in `assets.extra`
 BATCH_SIZES = (1, 2, 4, 8)
@@ -66,7 +67,4 @@ def _write_requests(path: Path, image_size: int) -> int:
 def phantom_png() -> bytes:
     """One phantom slice with ground glass as a grey PNG."""
     patient = sample_patient(*np.random.default_rng(0).spawn(2))
-    drawn = draw_slice(patient, ("GGO",), level=0.5, seed=0, size=_SLICE_SIZE)
-    file = io.BytesIO()
-    Image.fromarray(drawn.image).save(file, "PNG")
-    return file.getvalue()
+    return encode_png(draw_slice(patient, ("GGO",), level=0.5, seed=0, size=_SLICE_SIZE).image)

@@ -12,7 +12,7 @@ from absl import flags
 from ladnn_tf import command, runs
 from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.card import Card
-from ladnn_tf.data.preprocess import ImageError, decode, resize
+from ladnn_tf.data.preprocess import ImageError, read_pixels, resize
 from ladnn_tf.data.quality import refusal
 from ladnn_tf.edge_files import printable
 from ladnn_tf.files import write_atomically
@@ -69,9 +69,9 @@ def _predict_batch(model, card: Card, files: Sequence[str | Path], check: bool) 
     answers, images = {}, {}
     for position, file in enumerate(files):
         try:
-            pixels = _read_pixels(file)
+            pixels = read_pixels(file)
         except ImageError as error:
-            answers[position] = Prediction(str(file), error=f"{file}: {error}")
+            answers[position] = Prediction(str(file), error=str(error))
             continue
         reason = refusal(pixels) if check else ""
         if reason:
@@ -85,13 +85,6 @@ def _predict_batch(model, card: Card, files: Sequence[str | Path], check: bool) 
         for position, probability, row in zip(images, covid, lesions, strict=True):
             answers[position] = _answer(str(files[position]), float(probability), row, card)
     return [answers[position] for position in range(len(files))]
-
-
-def _read_pixels(file: str | Path) -> np.ndarray:
-    try:
-        return decode(Path(file).read_bytes())
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})") from error
 
 
 def _answer(file: str, covid: float, lesions: Sequence[float], card: Card) -> Prediction:

@@ -64,7 +64,7 @@ def read_card(path: str | Path) -> tuple[Card, str]:
             if archive.getinfo(CARD_NAME).compress_type != zipfile.ZIP_STORED:  # `with_card` compresses nothing
                 raise zipfile.BadZipFile(f"{CARD_NAME} is compressed")
             content = archive.read(CARD_NAME)
-            length = min(member.header_offset for member in archive.infolist())
+            length = _model_length(archive)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
@@ -87,3 +87,14 @@ def read_card(path: str | Path) -> tuple[Card, str]:
             f"delete {beside}"
         )
     return card, hashlib.sha256(content).hexdigest()
+
+
+def read_model(path: str | Path) -> bytes:
+    """The model of a TFLite file that `read_card` takes, without the card that follows it."""
+    with zipfile.ZipFile(path) as archive:
+        length = _model_length(archive)
+    return Path(path).read_bytes()[:length]
+
+
+def _model_length(archive: zipfile.ZipFile) -> int:
+    return min(member.header_offset for member in archive.infolist())

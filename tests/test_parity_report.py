@@ -15,6 +15,7 @@ from export import artefacts, parity_columns, parity_report
 from export.parity_compare import compare
 from export.parity_tolerances import Tolerances
 from ladnn_tf.card import Export, write_card
+from ladnn_tf.data.preprocess import encode_png
 from ladnn_tf.files import folder_sha256
 from ladnn_tf.labels import LESIONS
 from ladnn_tf.tflite_file import with_card
@@ -246,7 +247,7 @@ def test_a_tflite_file_answers_through_the_edge_predictor(tmp_path, caplog):
     np.testing.assert_allclose(found.covid, 1 / (1 + np.exp([-2.0, 2.0])), atol=1e-5)
     np.testing.assert_allclose(found.lesions[1], 1 / (1 + np.exp([-3, -2, -1, 0, 1])), atol=1e-5)
     np.testing.assert_allclose(found.maps[:, 0, 0], [[1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]], atol=1e-6)
-    encoded = [artefacts._png(image) for image in images]
+    encoded = [encode_png(image) for image in images]
     np.testing.assert_array_equal(artefact.from_bytes(encoded).lesions, found.lesions)
     artefact.answer(encoded[0])
     images[1] = 0
@@ -321,7 +322,7 @@ def test_a_saved_model_answers_by_its_signatures(tmp_path):
     np.testing.assert_array_equal(found.maps[:, 3, 3, 5], np.arange(11) * 20)
     assert found.problems == ()
 
-    encoded = [artefacts._png(image) for image in images]
+    encoded = [encode_png(image) for image in images]
     np.testing.assert_array_equal(artefact.from_bytes(encoded).covid, found.covid)
     artefact.answer(encoded[0])
     broken = artefact.from_bytes([*encoded[:2], b"no image"])

@@ -174,3 +174,10 @@ def test_read_image_names_the_file(tmp_path):
         preprocess.read_image(broken, 32)
     with pytest.raises(preprocess.ImageError, match=r"missing\.png: cannot be read \(No such file"):
         preprocess.read_image(tmp_path / "missing.png", 32)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_an_encoded_png_gives_the_pixels_back(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    expected = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(preprocess.decode(preprocess.encode_png(pixels, compress_level=1)), expected)

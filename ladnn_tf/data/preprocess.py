@@ -153,6 +153,28 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
 
 
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Reads and decodes one file.
+
+    Args:
+        path: a PNG or JPEG file.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB in [0, 255].
+
+    Raises:
+        ImageError: as `decode`, the message beginning with the file's name.
+    """
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        return decode(encoded)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
 def read_image(path: str | Path, size: int) -> np.ndarray:
     """Reads one file by the whole contract.
 
@@ -164,13 +186,21 @@ def read_image(path: str | Path, size: int) -> np.ndarray:
         `(S, S, 3)` uint8 RGB in [0, 255].
 
     Raises:
-        ImageError: as `decode`, the message beginning with the file's name.
+        ImageError: as `read_pixels`.
     """
-    try:
-        encoded = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return resize(decode(encoded), size)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+    return resize(read_pixels(path), size)
+
+
+def encode_png(pixels: np.ndarray, compress_level: int = 6) -> bytes:
+    """Encodes pixels as a PNG file, from which `decode` gives them back.
+
+    Args:
+        pixels: `(H, W)` grey or `(H, W, 3)` RGB, uint8.
+        compress_level: from 0, fast, to 9, small.
+
+    Returns:
+        The bytes of the file.
+    """
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", compress_level=compress_level)
+    return content.getvalue()
