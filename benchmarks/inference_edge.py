@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from ladnn_tf.edge import EdgePredictor, EdgeResult
+from ladnn_tf.answer import Answer
+from ladnn_tf.edge import EdgePredictor
 
 
-def load(model: str, threads: int) -> Callable[[Sequence[bytes]], list[EdgeResult]]:
+def load(model: str, threads: int) -> Callable[[Sequence[bytes]], list[Answer]]:
     """Loads a TFLite file with its card.
 
     Args:
@@ -18,7 +19,7 @@ def load(model: str, threads: int) -> Callable[[Sequence[bytes]], list[EdgeResul
     # What was converted for the clock was never compared with its run.
     predictor = EdgePredictor(model, allow_unfit=True, threads=threads)
 
-    def answer(encoded: Sequence[bytes]) -> list[EdgeResult]:
+    def answer(encoded: Sequence[bytes]) -> list[Answer]:
         results = predictor.predict(encoded)
         silent = [result.reason or result.error for result in results if result.covid is None]
         if silent:

@@ -9,15 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from export.signatures import BYTES, EXPLAIN, PIXELS, SIGNATURES
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card, check_model, parse_card
 from ladnn_tf.data.preprocess import encode_png
-from ladnn_tf.edge import EdgePredictor, EdgeResult
+from ladnn_tf.edge import EdgePredictor
 from ladnn_tf.files import folder_sha256
 from ladnn_tf.labels import COVID, LESIONS
-from ladnn_tf.tflite_file import read_card
+from ladnn_tf.tflite_file import CARD_NAME, read_card
 
-EXTRAS = "assets.extra"
-"""The folder of a SavedModel that holds what is not model: card and warm-up records."""
+ASSETS, EXTRAS = "assets", "assets.extra"
+"""The folders of a SavedModel that hold what is not model: card, which the graph reads, and warm-up records."""
 
 _BATCH = 8
 # One graph computes the same product in two signatures; only the order of its sums may differ.
@@ -105,7 +106,7 @@ class TFLiteArtefact:
         self._predictor.predict([encoded])
 
 
-def edge_outputs(results: Sequence[EdgeResult]) -> Outputs:
+def edge_outputs(results: Sequence[Answer]) -> Outputs:
     """The edge predictor's answers as arrays.
 
     Args:
@@ -141,7 +142,7 @@ class SavedModelArtefact:
     are given to it as PNG, which loses nothing.
 
     Args:
-        folder: the version's folder, with `assets.extra/card.json`.
+        folder: the version's folder, with `assets/card.json`.
         name: for the report; the folder's own name by default.
 
     Raises:
@@ -195,6 +196,16 @@ class SavedModelArtefact:
         return {head: np.concatenate([batch[head].numpy() for batch in batches]) for head in batches[0]}
 
 
+def card_path(folder: str | Path) -> Path:
+    """Where the card of a SavedModel lies, in the folder of its version."""
+    return Path(folder) / ASSETS / CARD_NAME
+
+
+def saved_model_sha256(folder: str | Path) -> str:
+    """The SHA-256 of a SavedModel without its card and its warm-up records, as its card has it."""
+    return folder_sha256(folder, without=(ASSETS, EXTRAS))
+
+
 def saved_model_card(folder: str | Path) -> Card:
     """Reads the card of a SavedModel and checks that it belongs to it.
 
@@ -207,13 +218,13 @@ def saved_model_card(folder: str | Path) -> Card:
     Raises:
         ValueError: if the card is missing, damaged, no exported model's or another model's.
     """
-    path = Path(folder) / EXTRAS / "card.json"
+    path = card_path(folder)
     if not path.is_file():
         raise ValueError(f"there is no {path}; give the folder of a version by python -m export.saved_model")
     card = parse_card(path.read_bytes(), str(path))
     if card.export is None:
         raise ValueError(f"{path} is the card of a run, not of an exported model; export it again")
-    check_model(card, folder_sha256(folder, without=EXTRAS), path, folder)
+    check_model(card, saved_model_sha256(folder), path, folder)
     return card
 
 

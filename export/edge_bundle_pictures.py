@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ladnn_tf.answer import Answer
 from ladnn_tf.data.phantom_anatomy import sample_patient
 from ladnn_tf.data.phantom_slice import draw_slice
 from ladnn_tf.data.preprocess import encode_png
-from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.edge_predictor import EdgePredictor
 
 COVID, OTHER, NOISE = "phantom-covid.png", "phantom-other.png", "noise.png"
 
@@ -76,13 +77,13 @@ def make_self_test(
     return {**pair, NOISE: noise}, expected
 
 
-def _difference(one: EdgeResult, other: EdgeResult) -> float:
+def _difference(one: Answer, other: Answer) -> float:
     """The largest difference of two answers' probabilities."""
     lesions = [abs(one.lesions[name] - other.lesions[name]) for name in one.lesions]
     return max([abs(one.covid - other.covid), *lesions])
 
 
-def _expected(result: EdgeResult) -> dict:
+def _expected(result: Answer) -> dict:
     return {
         "abstained": False,
         "covid": result.covid,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from absl import logging
 
-from export.artefacts import EXTRAS, artefact_card
+from export.artefacts import artefact_card, card_path, saved_model_sha256
 from export.parity_compare import Comparison
 from ladnn_tf.card import Card, card_json, check_model
-from ladnn_tf.files import folder_sha256, write_atomically
+from ladnn_tf.files import write_atomically
 from ladnn_tf.tflite_file import card_beside, read_model, with_card
 
 _REFUSED = ".refused"
@@ -83,13 +83,13 @@ def place_saved_model(staged: Path, card: Card, comparison: Comparison, target: 
         OSError: if `target` exists or cannot be written.
     """
     card = final_card(card, comparison)
-    check_model(card, folder_sha256(staged, without=EXTRAS), "the card", staged)
+    check_model(card, saved_model_sha256(staged), "the card", staged)
     if comparison.fitness != "fit" and not keep_failed:
         shutil.rmtree(staged)
         return False
     if target.exists():
         raise FileExistsError(f"{target} was made by another export meanwhile; export again for the next version")
-    write_atomically(staged / EXTRAS / "card.json", card_json(card))
+    write_atomically(card_path(staged), card_json(card))
     for file in (path for path in staged.rglob("*") if path.is_file()):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())  # a power cut after the rename would else leave a version of empty files
@@ -120,7 +120,7 @@ def place_again(path: Path, comparison: Comparison, keep_failed: bool) -> bool:
     if comparison.fitness != "fit" and not keep_failed:
         _refuse(path, final)
         return False
-    write_atomically(path / EXTRAS / "card.json", card_json(final))
+    write_atomically(card_path(path), card_json(final))
     return True
 
 

@@ -18,11 +18,10 @@ from absl import flags, logging
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export import parity, parity_report, placing, warmup
-from export.artefacts import EXTRAS, SavedModelArtefact
+from export.artefacts import EXTRAS, SavedModelArtefact, card_path, saved_model_sha256
 from export.signatures import SIGNATURES, servable
 from ladnn_tf import command, runs
 from ladnn_tf.card import Card, Export, write_card
-from ladnn_tf.files import folder_sha256
 
 try:
     import fcntl
@@ -32,10 +31,10 @@ except ImportError:
 USAGE = """python -m export.saved_model --run=runs/NAME --out=models/ladnn [--manifest=FILE] [--keep_failed]
 
 Writes OUT/<next integer>/ with the signatures serving_default (image_bytes: PNG or JPEG files), explain (the same,
-with attention maps) and pixels (images: uint8 RGB), warm-up requests and the card, and OUT/parity_<integer>.md and
-.json, which compare it with the run's own model. Exit status: 0 if it was written and is fit; 3 if it is unfit,
-and not written, or with --keep_failed written with a card that says so; 1 after an error, 2 after one in the
-flags."""
+with attention maps), pixels (images: uint8 RGB) and card (the card's JSON), warm-up requests, and
+OUT/parity_<integer>.md and .json, which compare it with the run's own model. Exit status: 0 if it was written and
+is fit; 3 if it is unfit, and not written, or with --keep_failed written with a card that says so; 1 after an
+error, 2 after one in the flags."""
 
 _STAGING = ".staging-"
 _REPORTS = f"{parity_report.version_stem('*')}.json"
@@ -54,11 +53,14 @@ def stage(run: runs.Run, folder: Path) -> Card:
     Raises:
         OSError: if a file cannot be written.
     """
-    holder, signatures = servable(run.model, run.card.temperature)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)  # TensorFlow lists every variable's number, for each signature
     try:
-        tf.saved_model.save(holder, str(folder), signatures=signatures)
+        with tempfile.TemporaryDirectory() as temporary:
+            run_card = Path(temporary) / card_path(folder).name
+            write_card(run.card, run_card)  # its place in the SavedModel is taken by the card of the SavedModel
+            holder, signatures = servable(run.model, run.card.temperature, run_card)
+            tf.saved_model.save(holder, str(folder), signatures=signatures)
     except tf.errors.OpError as error:  # TensorFlow's own error for a full disk, say
         raise OSError(f"{folder} cannot be written: {error.message}") from error
     finally:
@@ -67,8 +69,8 @@ def stage(run: runs.Run, folder: Path) -> Card:
     extras.mkdir()
     warmup.write_requests(extras / warmup.FILE, run.card.image_size)
     made = Export(format="saved_model", source_sha256=run.card.model_sha256)
-    card = dataclasses.replace(run.card, model_sha256=folder_sha256(folder, without=EXTRAS), export=made)
-    write_card(card, extras / "card.json")
+    card = dataclasses.replace(run.card, model_sha256=saved_model_sha256(folder), export=made)
+    write_card(card, card_path(folder))
     return card
 
 

@@ -6,6 +6,7 @@ wrong checksum in the middle of a PNG, is TensorFlow's own InvalidArgument error
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -16,8 +17,8 @@ from ladnn_tf.labels import COVID
 from ladnn_tf.models.attention import attention_model
 from ladnn_tf.models.ladnn import float32_copy
 
-BYTES, EXPLAIN, PIXELS = "serving_default", "explain", "pixels"
-SIGNATURES = (BYTES, EXPLAIN, PIXELS)
+BYTES, EXPLAIN, PIXELS, CARD = "serving_default", "explain", "pixels", "card"
+SIGNATURES = (BYTES, EXPLAIN, PIXELS, CARD)
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"  # ITU-T T.81, table B.1: end of image; within the scan a byte of 255 is followed by 0
@@ -34,7 +35,7 @@ _DAMAGED = "damaged_image_copy_it_again_from_its_source"
 _DECODED_AT_ONCE = 4
 
 
-def servable(model: keras.Model, temperature: float) -> tuple[tf.Module, dict[str, Callable]]:
+def servable(model: keras.Model, temperature: float, card: Path) -> tuple[tf.Module, dict[str, Callable]]:
     """Makes what `tf.saved_model.save` takes: an object that holds the variables, and the signatures.
 
     With B images in a request, 1 or more, the signatures are:
@@ -44,11 +45,15 @@ def servable(model: keras.Model, temperature: float) -> tuple[tf.Module, dict[st
       InvalidArgument error that names each such image's place and the reason;
     - `explain`: the same and `maps` (B, h, w, C) float32, not negative, not normalised: C is 6 (COVID-19, then
       `labels.LESIONS`), or 1 of a baseline;
-    - `pixels`: `images` (B, H, W, 3) uint8 RGB, of one size in a request, to what `serving_default` gives.
+    - `pixels`: `images` (B, H, W, 3) uint8 RGB, of one size in a request, to what `serving_default` gives;
+    - `card`: `query` (B,) string, whatever it says, to `card` (B,) string, the JSON of the model's card, which is
+      read when it is asked for from the SavedModel's folder `assets`. So clients judge by the card of the model
+      that answers them.
 
     Args:
         model: from `ladnn.build_model` or loaded from a run, of any precision; its copy in float32 is used.
         temperature: the logit of COVID-19 is divided by it before the sigmoid.
+        card: a file, of whose name and content a copy goes into `assets`.
 
     Returns:
         The object, and the concrete functions by the names of `SIGNATURES`.
@@ -79,9 +84,17 @@ def servable(model: keras.Model, temperature: float) -> tuple[tf.Module, dict[st
         images = tf.ensure_shape(images, (None, None, None, 3))  # else one channel is taken, and made into three
         return answers(pipeline.resize(images, size))[0]
 
+    asset = tf.saved_model.Asset(str(card))
+
+    # Each output of a signature needs the batch first, and an input to have it from.
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="query")])
+    def of_card(query):
+        return {CARD: tf.repeat(tf.io.read_file(asset.asset_path)[None], tf.shape(query)[0])}
+
     holder = tf.Module()
     holder.values = [variable.value for variable in network.variables]
-    functions = {BYTES: of_bytes, EXPLAIN: explain, PIXELS: of_pixels}
+    holder.card = asset
+    functions = {BYTES: of_bytes, EXPLAIN: explain, PIXELS: of_pixels, CARD: of_card}
     return holder, {name: function.get_concrete_function() for name, function in functions.items()}
 
 

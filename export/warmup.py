@@ -12,14 +12,10 @@ from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from export.signatures import BYTES, EXPLAIN, PIXELS
-from ladnn_tf.data.phantom_anatomy import sample_patient
-from ladnn_tf.data.phantom_slice import draw_slice
-from ladnn_tf.data.preprocess import encode_png
+from ladnn_tf.data.phantom_slice import example_png
 
 FILE = "tf_serving_warmup_requests"  # TensorFlow Serving looks for this name, in `assets.extra`
 BATCH_SIZES = (1, 2, 4, 8)
-
-_SLICE_SIZE = 320  # as large as a chest-CT slice in a journal is; not a size that any model takes unresized
 
 
 def write_requests(path: Path, image_size: int) -> int:
@@ -42,7 +38,7 @@ def write_requests(path: Path, image_size: int) -> int:
 
 
 def _write_requests(path: Path, image_size: int) -> int:
-    encoded = phantom_png()
+    encoded = example_png()
     pixels = np.asarray(Image.open(io.BytesIO(encoded)).resize((image_size, image_size)).convert("RGB"))
     count = 0
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -62,9 +58,3 @@ def _write_requests(path: Path, image_size: int) -> int:
                 writer.write(record)
                 count += 1
     return count
-
-
-def phantom_png() -> bytes:
-    """One phantom slice with ground glass as a grey PNG."""
-    patient = sample_patient(*np.random.default_rng(0).spawn(2))
-    return encode_png(draw_slice(patient, ("GGO",), level=0.5, seed=0, size=_SLICE_SIZE).image)

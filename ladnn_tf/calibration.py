@@ -5,11 +5,19 @@ temperature T > 0 that minimises the negative log-likelihood on validation data.
 so the AUC and every decision at 0.5, stays as it is.
 """
 
+import itertools
+
 import numpy as np
 from absl import logging
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit
+
+from ladnn_tf.card import ScoreBin
+from ladnn_tf.intervals import wilson_interval
+
+SCORE_BINS = 5
+"""Equal-width bins in which a card tells how often validation was positive; few, as validation is small."""
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 # A table saved with six digits agrees better than this; another temperature does not.
@@ -44,6 +52,37 @@ def worst_mismatch(logits: ArrayLike, probabilities: ArrayLike, temperature: flo
     off = np.abs(calibrated_probabilities(logits, temperature) - np.asarray(probabilities, np.float64))
     row = int(np.argmax(off))
     return None if off[row] <= _TOLERANCE else row
+
+
+def score_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = SCORE_BINS) -> tuple[ScoreBin, ...]:
+    """Counts how often images with such a score were positive, to be called with validation data.
+
+    The intervals are Wilson's, as if the images were independent; several slices of a patient make them too
+    narrow.
+
+    Args:
+        labels: (n,) 0 or 1.
+        probabilities: (n,) calibrated, in [0, 1].
+        bins: how many of equal width; a probability on an edge belongs to the upper bin, 1 to the last.
+
+    Returns:
+        The bins from 0 to 1, empty ones too.
+
+    Raises:
+        ValueError: if the lengths differ, there is no image, or a value is out of range.
+    """
+    labels, probabilities = _checked(labels, probabilities)
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise ValueError(f"probabilities should be in [0, 1], got {probabilities.min()} to {probabilities.max()}")
+    edges = [number / bins for number in range(bins + 1)]
+    of_image = np.searchsorted(edges[1:-1], probabilities, side="right")
+    found = []
+    for number, (low, high) in enumerate(itertools.pairwise(edges)):
+        images = int((of_image == number).sum())
+        positives = int(labels[of_image == number].sum())
+        interval = wilson_interval(positives, images) if images else None
+        found.append(ScoreBin(low, high, images, positives, interval))
+    return tuple(found)
 
 
 def fit_temperature(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ladnn_tf.files import file_sha256, write_atomically
-from ladnn_tf.labels import COVID, LESIONS, TASKS
+from ladnn_tf.labels import COVID, LESION_TARGETS, LESIONS, TASKS
 
 FORMAT = 2
 FITNESS = ("fit", "unfit", "unmeasured")
@@ -40,6 +40,33 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScoreBin:
+    """How often validation images with such a score were COVID-19.
+
+    Attributes:
+        low, high: calibrated probabilities; the bin holds [low, high), the last one [low, high].
+        images: of validation in the bin.
+        positives: those of them that are COVID-19.
+        interval: Wilson's 95 % interval of the share of positives; None where there are no images.
+    """
+
+    low: float
+    high: float
+    images: int
+    positives: int
+    interval: tuple[float, float] | None
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low < self.high <= 1.0 and 0 <= self.positives <= self.images):
+            raise ValueError(
+                "a score bin should have 0 <= low < high <= 1 and 0 <= positives <= images. Received: "
+                f"{self.low} to {self.high}, {self.positives} of {self.images}"
+            )
+        if (self.interval is None) != (self.images == 0):
+            raise ValueError("a score bin should have an interval if, and only if, it has images")
+
+
+@dataclasses.dataclass(frozen=True)
 class Card:
     """What belongs to one model file.
 
@@ -55,7 +82,7 @@ class Card:
         threshold_rule: how the threshold was chosen.
         manifest: `{"file": name, "sha256": hex}` of the data it was trained on.
         model_sha256: of the model file beside the card; of a TFLite file without the card that is appended to it,
-            of a SavedModel over all its files (`files.folder_sha256`).
+            of a SavedModel over its files but for card and warm-up records (`files.folder_sha256`).
         weights_sha256: of the weights alone, in order, which does not change with the date in the file.
         best_epoch: number of the epoch that was kept, from 1.
         metrics: split -> number of images, patients and positives, and the metrics of the diagnosis with their
@@ -66,6 +93,9 @@ class Card:
         format: of this card.
         notice: what the model must not be used for.
         export: of an exported model; None for a run's own.
+        lesion_targets: what the lesions were learnt on: `positives` alone, `all`, or empty where that is not known
+            (cards of older runs) and for the baseline.
+        score_bins: what validation had at each score, from 0 to 1 without gaps; empty on cards of older runs.
     """
 
     name: str
@@ -88,6 +118,8 @@ class Card:
     format: int = FORMAT
     notice: str = NOTICE
     export: Export | None = None
+    lesion_targets: str = ""
+    score_bins: tuple[ScoreBin, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -104,6 +136,23 @@ class Card:
             raise ValueError(f"temperature should be above 0. Received: {self.temperature}")
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold should be a probability. Received: {self.threshold}")
+        if self.lesion_targets not in ("", *LESION_TARGETS):
+            raise ValueError(
+                f"lesion_targets should be empty or one of {', '.join(LESION_TARGETS)}. Received: "
+                f"{self.lesion_targets!r}"
+            )
+        edges = [0.0, *(found.high for found in self.score_bins)]
+        if self.score_bins and ([found.low for found in self.score_bins] != edges[:-1] or edges[-1] != 1.0):
+            raise ValueError("score_bins should reach from 0 to 1 without gaps, in order")
+
+    @property
+    def unfit(self) -> bool:
+        """Whether it is an exported model that failed its comparison with its run, or never had one."""
+        return self.export is not None and self.export.fitness != "fit"
+
+    def score_bin(self, probability: float) -> ScoreBin | None:
+        """The bin of a calibrated probability in [0, 1]; None where the card has none."""
+        return next((found for found in reversed(self.score_bins) if probability >= found.low), None)
 
     @property
     def version(self) -> str:
@@ -150,9 +199,15 @@ def parse_card(content: bytes, name: str) -> Card:
         if fields.get("export") is not None:
             reasons = tuple(fields["export"].get("reasons", ()))
             fields["export"] = Export(**{**fields["export"], "reasons": reasons})
+        fields["score_bins"] = tuple(map(_score_bin, fields.get("score_bins", ())))
         return Card(**fields)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{name} is not a model card of this version: {error}") from error
+
+
+def _score_bin(fields: dict[str, Any]) -> ScoreBin:
+    interval = fields["interval"]
+    return ScoreBin(**{**fields, "interval": None if interval is None else tuple(interval)})
 
 
 def read_card(path: str | Path, model: str | Path) -> Card:

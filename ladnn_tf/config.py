@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from ladnn_tf.labels import TASKS
+from ladnn_tf.labels import LESION_TARGETS, TASKS
 
 _SELECT_BY = ("covid_loss", "loss", "auc")
 
@@ -84,7 +84,7 @@ class TrainConfig:
     lesion_targets: str = _setting(
         "positives",
         "positives: lesions are learnt where they are known; all: a COVID-negative image has none",
-        choices=("positives", "all"),
+        choices=LESION_TARGETS,
     )
     scale_min: float = _setting(0.8, "smallest zoom factor", minimum=0.1)
     scale_max: float = _setting(1.2, "largest zoom factor", minimum=0.1)

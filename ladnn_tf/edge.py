@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ladnn_tf.answer import Answer
 from ladnn_tf.edge_files import (
     ResultsFolder,
     find_images,
@@ -36,10 +37,10 @@ from ladnn_tf.edge_files import (
     read_image_file,
 )
 from ladnn_tf.edge_output import answer, table_footer, table_header, table_row, unread_record
-from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.edge_predictor import EdgePredictor
 from ladnn_tf.edge_watch import StopSignal, Watcher, watch
 
-__all__ = ["EdgePredictor", "EdgeResult", "main"]
+__all__ = ["Answer", "EdgePredictor", "main"]
 
 DEBUG_VARIABLE = "LADNN_TF_DEBUG"
 """As in `command.py`, which needs absl: set to 1 in the environment, errors keep their traceback."""

@@ -4,9 +4,10 @@ import datetime
 from pathlib import PurePath
 from typing import Any
 
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.edge_files import ImageFile, printable
-from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.edge_predictor import EdgePredictor
 from ladnn_tf.labels import LESIONS
 
 _FILE_WIDTH = 24
@@ -50,10 +51,10 @@ def _answer(
     return record, overlay_jpeg(pixels, result, PurePath(image.file).name, predictor.card.notice)
 
 
-def record_of(image: ImageFile, result: EdgeResult, predictor: EdgePredictor, *, maps: bool) -> dict[str, Any]:
+def record_of(image: ImageFile, result: Answer, predictor: EdgePredictor, *, maps: bool) -> dict[str, Any]:
     """The answer as a dict for JSON.
 
-    Its fields are those of `EdgeResult`, `maps` only where wanted (lists `[h][w][C]`, four digits), and
+    Its fields are those of `Answer`, `maps` only where wanted (lists `[h][w][C]`, four digits), and
     `file`, `sha256`, `size` and `mtime_ns` of the image, `checked` (whether it might have been refused as no
     chest-CT slice), `notice`, `answered_at` (UTC, ISO 8601) and `overlay`, the name of its file or None.
     """
@@ -89,9 +90,8 @@ def unread_record(file: str, error: OSError, predictor: EdgePredictor) -> dict[s
     return record | {"sha256": None, "size": None, "mtime_ns": None}
 
 
-def _failure(reason: str, predictor: EdgePredictor) -> EdgeResult:
-    card = predictor.card
-    return EdgeResult(card.version, predictor.card_sha256, card.threshold, predictor.unfit, error=reason)
+def _failure(reason: str, predictor: EdgePredictor) -> Answer:
+    return Answer(predictor.card, predictor.card_sha256, error=reason)
 
 
 def table_header(card: Card, width: int = _FILE_WIDTH) -> str:

@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ladnn_tf.edge_predictor import EdgeResult
+from ladnn_tf.answer import Answer
 from ladnn_tf.labels import LESION_NAMES, LESIONS
 
 # cividis (Nunez et al. 2018), the colour map of the project's figures, which colour-blind readers see as others
@@ -57,7 +57,7 @@ def blend(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint(pixels * (1.0 - opacity) + heat_colours(large) * opacity).astype(np.uint8)
 
 
-def draw(pixels: np.ndarray, result: EdgeResult, name: str, notice: str) -> Image.Image:
+def draw(pixels: np.ndarray, result: Answer, name: str, notice: str) -> Image.Image:
     """Draws a slice, the map of COVID-19 over it and that of the most probable lesion, where there are lesions.
 
     Args:
@@ -93,14 +93,14 @@ def draw(pixels: np.ndarray, result: EdgeResult, name: str, notice: str) -> Imag
     return picture
 
 
-def overlay_jpeg(pixels: np.ndarray, result: EdgeResult, name: str, notice: str) -> bytes:
+def overlay_jpeg(pixels: np.ndarray, result: Answer, name: str, notice: str) -> bytes:
     """`draw` as the bytes of a JPEG file."""
     content = io.BytesIO()
     draw(pixels, result, name, notice).save(content, "JPEG", quality=_QUALITY)
     return content.getvalue()
 
 
-def _notes(result: EdgeResult, name: str, notice: str) -> list[tuple[str, tuple[int, int, int]]]:
+def _notes(result: Answer, name: str, notice: str) -> list[tuple[str, tuple[int, int, int]]]:
     call = "positive" if result.positive else "negative"
     notes = [(f"{_plain(name)}: called COVID-19 {call} (positive from {result.threshold:.3f})", _INK)]
     if result.lesions:

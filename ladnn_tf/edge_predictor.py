@@ -1,12 +1,12 @@
 """The edge predictor: a TFLite file with its card, on ai-edge-litert, NumPy and Pillow alone."""
 
-import dataclasses
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.data import preprocess, quality
 from ladnn_tf.labels import COVID, LESIONS
@@ -14,39 +14,6 @@ from ladnn_tf.tflite_file import read_card
 
 INSTALL = "pip install 'ladnn_tf[edge]'"
 _SIGNATURE = "serving_default"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EdgeResult:
-    """The answer for one image.
-
-    Attributes:
-        model_version: `Card.version` of the model that answered.
-        card_sha256: of its card's JSON, 64 hexadecimal digits.
-        threshold: COVID-19 is called at this probability or above.
-        unfit: whether the model failed its comparison with the run that it was made of, or never had one.
-        covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer.
-        positive: whether `covid` reaches the threshold; None where there is no answer.
-        lesions: probability of each lesion, in [0, 1], not calibrated; empty where there is no answer, and for
-            the baseline.
-        maps: `(h, w, C)` float32 raw attention maps, in the order COVID-19, then `labels.LESIONS` (C = 6; of the
-            baseline COVID-19 alone, C = 1); None where there is no answer.
-        abstained: whether there is no answer because this is no chest-CT slice.
-        reason: why it abstained, or empty.
-        error: why the image could not be answered, or empty.
-    """
-
-    model_version: str
-    card_sha256: str
-    threshold: float
-    unfit: bool
-    covid: float | None = None
-    positive: bool | None = None
-    lesions: dict[str, float] = dataclasses.field(default_factory=dict)
-    maps: np.ndarray | None = None
-    abstained: bool = False
-    reason: str = ""
-    error: str = ""
 
 
 class EdgePredictor:
@@ -81,14 +48,14 @@ class EdgePredictor:
             raise ValueError(f"threads should be 1 or more. Received: {threads}")
         self.card, self.card_sha256 = read_card(model_path)
         self.check = check
-        self.unfit = self.card.export.fitness != "fit"
+        self.unfit = self.card.unfit
         self.complaint = _complaint(self.card, model_path) if self.unfit else ""
         if self.unfit and not allow_unfit:
             raise ValueError(f"{self.complaint}. Allow it only to study it (allow_unfit)")
         self._runner = _load(model_path, self.card, threads)
         self._lock = threading.Lock()  # an interpreter has one set of tensors
 
-    def predict(self, images: Iterable[bytes | np.ndarray]) -> list[EdgeResult]:
+    def predict(self, images: Iterable[bytes | np.ndarray]) -> list[Answer]:
         """Answers images one by one; what is wrong with one does not keep the others from their answers.
 
         Args:
@@ -107,7 +74,7 @@ class EdgePredictor:
             _check_item(position, image)
         return [self.answer(image)[0] for image in images]
 
-    def answer(self, image: bytes | np.ndarray) -> tuple[EdgeResult, np.ndarray | None]:
+    def answer(self, image: bytes | np.ndarray) -> tuple[Answer, np.ndarray | None]:
         """Answers one image.
 
         Args:
@@ -145,9 +112,8 @@ class EdgePredictor:
             pixels,
         )
 
-    def _result(self, **fields) -> EdgeResult:
-        card = self.card
-        return EdgeResult(card.version, self.card_sha256, card.threshold, self.unfit, **fields)
+    def _result(self, **fields) -> Answer:
+        return Answer(self.card, self.card_sha256, **fields)
 
 
 def _check_item(position: int, image: object) -> None:

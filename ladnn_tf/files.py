@@ -106,12 +106,12 @@ def file_sha256(path: str | Path, length: int = sys.maxsize) -> str:
     return digest.hexdigest()
 
 
-def folder_sha256(folder: str | Path, without: str = "") -> str:
+def folder_sha256(folder: str | Path, without: tuple[str, ...] = ()) -> str:
     """The SHA-256 over names and contents of all files of a folder, in the order of their names.
 
     Args:
         folder: of files and folders.
-        without: a subfolder that does not count.
+        without: subfolders that do not count.
 
     Returns:
         64 hexadecimal digits, of the lines `<SHA-256>  <path in the folder>`, which `sha256sum` prints too.
@@ -120,7 +120,7 @@ def folder_sha256(folder: str | Path, without: str = "") -> str:
         ValueError: if a file cannot be read.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
-    names = [name for name in names if not (without and name.startswith(f"{without}/"))]
+    names = [name for name in names if name.split("/")[0] not in without]
     lines = "".join(f"{file_sha256(Path(folder) / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -17,6 +17,9 @@ LESION_NAMES = {
 TASKS = ("ladnn", "baseline")
 """`ladnn` learns the lesions beside the diagnosis; `baseline` is the same network without them."""
 
+LESION_TARGETS = ("positives", "all")
+"""`positives`: lesions are learnt where they are known; `all`: a COVID-negative image has none."""
+
 DIAGNOSES = ("covid19", "bacterial", "viral", "cancer", "nodule", "normal")
 
 SPLITS = ("train", "validation", "test")

@@ -92,6 +92,8 @@ def _finish(
         metrics={"validation": runs.card_metrics(evaluation)},
         versions=runs.versions(),
         revision=runs.git_revision(),
+        lesion_targets=settings.lesion_targets if settings.task == "ladnn" else "",
+        score_bins=calibration.score_bins(labels, table[f"{COVID}_probability"]),
     )
     write_card(card, folder / "card.json")
     return report_text.format_report(evaluation)

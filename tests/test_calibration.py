@@ -96,3 +96,22 @@ def test_wrong_bounds_and_temperatures_are_refused():
     for temperature in (0, -1, np.nan, np.inf):
         with pytest.raises(ValueError, match="temperature"):
             calibration.calibrated_probabilities([0.0], temperature)
+
+
+def test_score_bins_count_the_images_and_the_positives_of_each_fifth():
+    labels = [0, 0, 1, 1, 1, 0]
+    probabilities = [0.0, 0.19, 0.2, 0.59, 1.0, 0.8]
+    first, second, third, fourth, fifth = calibration.score_bins(labels, probabilities)
+    assert [(x.low, x.high) for x in (first, fifth)] == [(0.0, 0.2), (0.8, 1.0)]
+    assert [(x.images, x.positives) for x in (first, second, third, fourth, fifth)] == [
+        (2, 0), (1, 1), (1, 1), (0, 0), (2, 1)
+    ]  # fmt: skip
+    assert fourth.interval is None
+    # Wilson's interval of 1 in 2 with z = 1.96: (1 + 1.9207) / 5.8415 -+ 1.96 / 5.8415 * sqrt(0.5 + 0.9604).
+    assert fifth.interval == pytest.approx((0.0945, 0.9055), abs=1e-3)
+
+
+@pytest.mark.parametrize("probabilities", [[0.5, 1.5], [-0.1, 0.5], [0.5, float("nan")], [0.5]])
+def test_score_bins_take_probabilities_only(probabilities):
+    with pytest.raises(ValueError, match=r"probabilities should be in|should be finite|of the same length"):
+        calibration.score_bins([0, 1], probabilities)

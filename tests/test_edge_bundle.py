@@ -28,8 +28,9 @@ from PIL import Image
 from export import edge_bundle, edge_bundle_pip
 from export.edge_bundle_pictures import COVID, NOISE, OTHER, draw_phantoms, make_self_test
 from export.edge_bundle_wheels import Pin, Target, collect, needed_glibc, requirement_lines
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import Export, card_json
-from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.edge_predictor import EdgePredictor
 from ladnn_tf.tflite_file import card_beside, read_card
 
 TEMPLATES = REPOSITORY / "export" / "bundle"
@@ -370,8 +371,8 @@ class Answering:
     @staticmethod
     def result(covid):
         if covid is None:
-            return EdgeResult("v", "", 0.5, False, abstained=True, reason="too dark")
-        return EdgeResult("v", "", 0.5, False, covid, covid >= 0.5, {}, np.zeros((2, 3, 1), np.float32))
+            return Answer(tiny_tflite.card_of(b""), "", abstained=True, reason="too dark")
+        return Answer(tiny_tflite.card_of(b""), "", covid, covid >= 0.5, {}, np.zeros((2, 3, 1), np.float32))
 
 
 def test_of_the_answered_pairs_that_with_the_largest_difference_is_taken():

@@ -15,9 +15,10 @@ import tiny_tflite
 from PIL import Image
 
 from ladnn_tf import edge, edge_files, edge_overlay
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import NOTICE, Export
 from ladnn_tf.data import quality
-from ladnn_tf.edge_predictor import EdgePredictor, EdgeResult
+from ladnn_tf.edge_predictor import EdgePredictor
 
 
 def png(red, green=0, kind="PNG"):
@@ -447,7 +448,8 @@ def overlay_of(lesions, unfit=False):
     maps[0, 0, 0] = 1.0
     if lesions:
         maps[1, 1, 2] = 1.0  # of Csld
-    result = EdgeResult("m", "", 0.5, unfit, covid=0.7, positive=True, lesions=lesions, maps=maps)
+    card = tiny_tflite.card_of(b"", export=Export("float32", "0" * 64, "unfit" if unfit else "fit"))
+    result = Answer(card, "", covid=0.7, positive=True, lesions=lesions, maps=maps)
     picture = edge_overlay.draw(np.full((32, 32, 3), 100, np.uint8), result, "\u4e2d\n.png", NOTICE)
     return np.asarray(picture).astype(int)
 

@@ -47,8 +47,8 @@ def test_folder_is_hashed_as_sha256sum_prints_it(tmp_path):
     of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     lines = f"{of_abc}  a\n{of_nothing}  b/two\n"
-    assert files.folder_sha256(tmp_path, without="extra") == hashlib.sha256(lines.encode()).hexdigest()
-    assert files.folder_sha256(tmp_path) != files.folder_sha256(tmp_path, without="extra")
+    assert files.folder_sha256(tmp_path, without=("extra",)) == hashlib.sha256(lines.encode()).hexdigest()
+    assert files.folder_sha256(tmp_path) != files.folder_sha256(tmp_path, without=("extra",))
 
 
 def test_only_the_beginning_of_a_file_is_hashed(tmp_path):

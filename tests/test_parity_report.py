@@ -16,7 +16,6 @@ from export.parity_compare import compare
 from export.parity_tolerances import Tolerances
 from ladnn_tf.card import Export, write_card
 from ladnn_tf.data.preprocess import encode_png
-from ladnn_tf.files import folder_sha256
 from ladnn_tf.labels import LESIONS
 from ladnn_tf.tflite_file import with_card
 
@@ -295,6 +294,10 @@ class Grey(tf.Module):
         maps = tf.repeat(tf.cast(images[..., :1], tf.float32), 6, axis=3)
         return {**heads, "covid": heads["covid"] + self.shift, "maps": maps}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def card(self, query):
+        return {"card": query}
+
     def decoded(self, image_bytes):
         spec = tf.TensorSpec([4, 4, 3], tf.uint8)
         return tf.map_fn(lambda encoded: tf.io.decode_png(encoded, 3), image_bytes, fn_output_signature=spec)
@@ -302,16 +305,16 @@ class Grey(tf.Module):
 
 def save(folder, module, **signatures):
     tf.saved_model.save(module, str(folder), signatures)
-    (folder / artefacts.EXTRAS).mkdir()
-    found = folder_sha256(folder, without=artefacts.EXTRAS)
+    found = artefacts.saved_model_sha256(folder)
     card = dataclasses.replace(export_card(form="saved_model"), model_sha256=found)
-    write_card(card, folder / artefacts.EXTRAS / "card.json")
+    write_card(card, artefacts.card_path(folder))
     return folder
 
 
 def test_a_saved_model_answers_by_its_signatures(tmp_path):
     module = Grey()
-    save(tmp_path / "3", module, serving_default=module.answer, explain=module.explain, pixels=module.pixels)
+    answers = {"serving_default": module.answer, "explain": module.explain, "pixels": module.pixels}
+    save(tmp_path / "3", module, **answers, card=module.card)
     artefact = artefacts.SavedModelArtefact(tmp_path / "3", "12")
     assert (artefact.name, artefact.format) == ("12", "saved_model")
     assert artefact.size == sum(path.stat().st_size for path in (tmp_path / "3").rglob("*") if path.is_file())
@@ -338,5 +341,5 @@ def test_a_saved_model_answers_by_its_signatures(tmp_path):
 def test_a_saved_model_without_a_signature_is_an_error(tmp_path):
     module = Grey()
     save(tmp_path / "3", module, pixels=module.pixels)
-    with pytest.raises(ValueError, match="3 has no signature serving_default, explain; export"):
+    with pytest.raises(ValueError, match="3 has no signature serving_default, explain, card; export"):
         artefacts.SavedModelArtefact(tmp_path / "3")

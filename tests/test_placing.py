@@ -9,7 +9,6 @@ from parity_fakes import export_card, outputs, run_card, sample
 from export import artefacts, placing
 from export.parity_compare import Comparison
 from ladnn_tf.card import card_json, parse_card
-from ladnn_tf.files import folder_sha256
 from ladnn_tf.tflite_file import card_beside, read_card
 
 
@@ -132,9 +131,7 @@ def staged(tmp_path):
 
 
 def saved_card(folder):
-    return dataclasses.replace(
-        export_card(form="saved_model"), model_sha256=folder_sha256(folder, artefacts.EXTRAS)
-    )
+    return dataclasses.replace(export_card(form="saved_model"), model_sha256=artefacts.saved_model_sha256(folder))
 
 
 def place_saved(staged, fitness="fit", keep_failed=False, target="3"):
@@ -198,7 +195,8 @@ def test_what_a_killed_removal_left_is_in_no_one_s_way(staged):
 def test_a_saved_model_s_card_is_checked(staged):
     with pytest.raises(ValueError, match=r"there is no .*card\.json"):
         artefacts.saved_model_card(staged)
-    path = staged / artefacts.EXTRAS / "card.json"
+    path = artefacts.card_path(staged)
+    path.parent.mkdir()
     card = saved_card(staged)
     path.write_bytes(card_json(dataclasses.replace(card, export=None)))
     with pytest.raises(ValueError, match="the card of a run"):

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from export import saved_model, warmup
 from export.artefacts import saved_model_card
 from ladnn_tf import runs
+from ladnn_tf.card import parse_card
 
 LOAD = """
 import json, os, sys
@@ -102,7 +103,8 @@ def names(folder):
 
 def test_the_version_its_card_and_its_report_are_there_and_nothing_else(out, run_folder):
     assert names(out) == ["1", "parity_1.json", "parity_1.md"]
-    assert names(out / "1" / "assets.extra") == ["card.json", "tf_serving_warmup_requests"]
+    assert names(out / "1" / "assets") == ["card.json"]
+    assert names(out / "1" / "assets.extra") == ["tf_serving_warmup_requests"]
     card, source = saved_model_card(out / "1"), runs.load_run(run_folder).card
     assert (card.export.format, card.export.fitness) == ("saved_model", "fit")
     assert card.export.source_sha256 == source.model_sha256
@@ -116,7 +118,15 @@ def test_signatures_have_the_names_types_and_shapes_of_the_contract(out):
         "serving_default: image_bytes string [B] -> covid float32 [B], lesions float32 [B, 5]",
         "explain: image_bytes string [B] -> covid float32 [B], lesions float32 [B, 5], maps float32 [B, 4, 4, 6]",
         "pixels: images uint8 [B, ?, ?, 3] -> covid float32 [B], lesions float32 [B, 5]",
+        "card: query string [B] -> card string [B]",
     ]
+
+
+def test_the_model_answers_with_its_final_card(out, loaded):
+    """Not with the run's, which was there when the graph was written."""
+    said = loaded.signatures["card"](query=tf.constant([b"", b"whatever"]))["card"].numpy().tolist()
+    assert said == [(out / "1" / "assets" / "card.json").read_bytes()] * 2
+    assert parse_card(said[0], "x").export.fitness == "fit"
 
 
 def test_a_fresh_process_without_this_project_loads_and_shows_it(out, loaded, tmp_path):
@@ -200,10 +210,10 @@ def test_a_version_that_another_export_took_meanwhile_is_left_alone(copied, expo
         return fit
 
     monkeypatch.setattr(saved_model.parity, "compare", compare)
-    before = (copied / "1" / "assets.extra" / "card.json").read_bytes()
+    before = (copied / "1" / "assets" / "card.json").read_bytes()
     comparison, placed = export_again()
     assert (comparison.name, placed) == ("3", True)
-    assert (copied / "2" / "assets.extra" / "card.json").read_bytes() == before
+    assert (copied / "2" / "assets" / "card.json").read_bytes() == before
     assert names(copied) == ["1", "2", "3", "parity_1.json", "parity_1.md", "parity_3.json", "parity_3.md"]
     assert json.loads((copied / "parity_3.json").read_text())["artefacts"][0]["name"] == "3"
 

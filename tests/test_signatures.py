@@ -27,9 +27,16 @@ def model(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def served(model):
+def card(tmp_path_factory):
+    path = tmp_path_factory.mktemp("card") / "card.json"
+    path.write_bytes(b'{"name": "tiny"}')
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(model, card):
     """The signatures, with the object that keeps their variables alive."""
-    return signatures.servable(model, TEMPERATURE)
+    return signatures.servable(model, TEMPERATURE, card)
 
 
 @pytest.fixture(scope="module")
@@ -196,15 +203,21 @@ def test_several_bad_images_are_all_named_up_to_eight(ask):
     assert "image_bytes[7]: neither PNG nor JPEG; convert it; and 2 more]" in caught.value.message
 
 
-@pytest.mark.parametrize("signature", signatures.SIGNATURES)
+@pytest.mark.parametrize("signature", [signatures.BYTES, signatures.EXPLAIN, signatures.PIXELS])
 def test_a_request_without_images_is_an_error(ask, signature):
     nothing = np.zeros((0, 5, 5, 3), np.uint8) if signature == signatures.PIXELS else []
     with pytest.raises(INVALID, match="the request holds no image; send at least one"):
         ask(nothing, signature)
 
 
-def test_a_baseline_has_neither_lesions_nor_their_maps(tiny_baseline_run):
-    _, functions = signatures.servable(runs.load_run(tiny_baseline_run).model, 1.0)
+@pytest.mark.parametrize("queries", [0, 1, 3])
+def test_the_card_comes_once_for_each_query(served, card, queries):
+    asked = tf.constant([b"x"] * queries, tf.string)
+    assert served[1][signatures.CARD](query=asked)["card"].numpy().tolist() == [card.read_bytes()] * queries
+
+
+def test_a_baseline_has_neither_lesions_nor_their_maps(tiny_baseline_run, card):
+    _, functions = signatures.servable(runs.load_run(tiny_baseline_run).model, 1.0, card)
     shapes = {
         name: {output: spec.shape.as_list() for output, spec in function.structured_outputs.items()}
         for name, function in functions.items()
@@ -213,12 +226,13 @@ def test_a_baseline_has_neither_lesions_nor_their_maps(tiny_baseline_run):
         "serving_default": {"covid": [None]},
         "explain": {"covid": [None], "maps": [None, 4, 4, 1]},
         "pixels": {"covid": [None]},
+        "card": {"card": [None]},
     }
 
 
-def test_a_model_of_mixed_precision_is_served_in_float32(tiny_backbone):
+def test_a_model_of_mixed_precision_is_served_in_float32(tiny_backbone, card):
     model = build_model(tiny_backbone, image_size=32, precision="mixed_bfloat16")
-    _, functions = signatures.servable(model, 1.0)
+    _, functions = signatures.servable(model, 1.0, card)
     graph = functions["explain"].graph.as_graph_def(add_shapes=False)
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     types = {value.type for node in nodes for value in node.attr.values()}

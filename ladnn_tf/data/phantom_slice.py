@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ladnn_tf.data.phantom_anatomy import LUNG, Anatomy, Patient, draw_anatomy
+from ladnn_tf.data.phantom_anatomy import LUNG, Anatomy, Patient, draw_anatomy, sample_patient
 from ladnn_tf.data.phantom_painter import Painter, smooth_step
 from ladnn_tf.data.phantom_scanner import acquire, blur, display_window, smooth_noise
+from ladnn_tf.data.preprocess import encode_png
 from ladnn_tf.labels import LESIONS
 
 OTHER_FINDINGS = ("nodule", "emphysema", "motion")
@@ -22,6 +23,7 @@ LESION_AREA_LIMIT = 0.10
 """Most that the lesions of a slice may cover, as a part of its lungs."""
 
 MINIMUM_SIZE = 32
+_EXAMPLE_SIZE = 320  # as large as a chest-CT slice in a journal is; not a size that any model takes unresized
 MASK_THRESHOLD = 0.2
 
 
@@ -88,6 +90,12 @@ def draw_slice(
         others={name: (extent >= 0.5) & lung for name, extent in others.items()},
         hu=hu,
     )
+
+
+def example_png() -> bytes:
+    """One slice with ground glass as a grey PNG, always the same: for warming up and for probes."""
+    patient = sample_patient(*np.random.default_rng(0).spawn(2))
+    return encode_png(draw_slice(patient, ("GGO",), level=0.5, seed=0, size=_EXAMPLE_SIZE).image)
 
 
 def _check(findings: Collection[str], size: int) -> None:
