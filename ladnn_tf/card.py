@@ -15,6 +15,11 @@ FITNESS = ("fit", "unfit", "unmeasured")
 
 NOTICE = "For research use only. Not a medical device; not for diagnosis or for decisions about patients."
 
+_UNFIT = "UNFIT MODEL: it did not pass the comparison with the model it was made of."
+_LESIONS_OF_POSITIVES = (
+    "The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Export:
@@ -149,6 +154,14 @@ class Card:
     def unfit(self) -> bool:
         """Whether it is an exported model that failed its comparison with its run, or never had one."""
         return self.export is not None and self.export.fitness != "fit"
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of the answers must know beyond the notice, a sentence each."""
+        found = [_UNFIT] if self.unfit else []
+        if self.lesion_targets == "positives":
+            found.append(_LESIONS_OF_POSITIVES)
+        return tuple(found)
 
     def score_bin(self, probability: float) -> ScoreBin | None:
         """The bin of a calibrated probability in [0, 1]; None where the card has none."""

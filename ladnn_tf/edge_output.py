@@ -116,7 +116,5 @@ def table_row(record: dict[str, Any], width: int = _FILE_WIDTH) -> str:
 def table_footer(predictor: EdgePredictor) -> str:
     """How to read the table."""
     card = predictor.card
-    lines = ["", f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).", card.version]
-    if predictor.unfit:
-        lines.append("UNFIT MODEL: it did not pass the comparison with the model it was made of.")
-    return "\n".join([*lines, card.notice])
+    operating_point = f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule})."
+    return "\n".join(["", operating_point, card.version, *card.caveats, card.notice])

@@ -106,8 +106,8 @@ def _notes(result: Answer, name: str, notice: str) -> list[tuple[str, tuple[int,
     if result.lesions:
         notes.append((", ".join(f"{name} {value:.2f}" for name, value in result.lesions.items()), _INK))
     notes.append((f"by {_plain(result.model_version)}", _INK))
-    if result.unfit:
-        notes.append(("UNFIT MODEL: it did not pass the comparison with the model it was made of.", _WARNING))
+    for caveat in result.card.caveats:
+        notes += [(line, _WARNING) for line in textwrap.wrap(caveat, _NOTE_CHARACTERS)]
     return notes + [(line, _INK) for line in textwrap.wrap(notice, _NOTE_CHARACTERS)]
 
 

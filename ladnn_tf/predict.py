@@ -113,15 +113,9 @@ def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
         lines.append(f"{file}  {p.covid:>8.3f}  {call:<8}{values}")
     lines.append("")
     lines.append(f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).")
-    lines += _caveats(run)
+    lines += card.caveats
     lines.append(card.notice)
     return "\n".join(lines)
-
-
-def _caveats(run: runs.Run) -> list[str]:
-    if run.card.task == "ladnn" and run.config.lesion_targets == "positives":
-        return ["The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them."]
-    return []
 
 
 def write_csv(predictions: Sequence[Prediction], path: str | Path) -> None:
@@ -145,7 +139,7 @@ def write_json(predictions: Sequence[Prediction], run: runs.Run, path: str | Pat
         "model": {"name": card.name, "sha256": card.model_sha256},
         "threshold": card.threshold,
         "threshold_rule": card.threshold_rule,
-        "caveats": _caveats(run),
+        "caveats": card.caveats,
         "notice": card.notice,
         "predictions": [dataclasses.asdict(p) for p in predictions],
     }

@@ -160,6 +160,8 @@ def load_run(folder: str | Path) -> Run:
             f"{folder / 'card.json'} is damaged: its manifest should have a file and a sha256, got "
             f"{card.manifest}; copy the whole folder of the run again"
         )
+    if card.task == "ladnn" and not card.lesion_targets:  # a run of before cards had it
+        card = dataclasses.replace(card, lesion_targets=config.lesion_targets)
     return Run(folder, config, card)
 
 

@@ -56,3 +56,10 @@ def test_an_impossible_bin_is_refused(values):
 def test_only_an_exported_model_can_be_unfit(fitness, unfit):
     assert dataclasses.replace(CARD, export=Export("int8", "0" * 64, fitness)).unfit == unfit
     assert not dataclasses.replace(CARD, export=None).unfit
+
+
+def test_caveats_are_what_the_card_knows():
+    assert dataclasses.replace(CARD, lesion_targets="all").caveats == ()
+    unfit = dataclasses.replace(CARD, export=Export("int8", "0" * 64, "unfit"))
+    assert [caveat.split()[0] for caveat in unfit.caveats] == ["UNFIT", "The"]
+    assert "where the call is negative, ignore them" in CARD.caveats[0]

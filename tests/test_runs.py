@@ -24,6 +24,14 @@ def test_card_round_trip(run_copy):
     assert not list(run_copy.glob(".*"))
 
 
+def test_the_card_of_an_older_run_gets_what_its_settings_know(run_copy):
+    path = run_copy / "card.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("lesion_targets") == "positives"
+    path.write_text(json.dumps(fields))
+    assert runs.load_run(run_copy).card.lesion_targets == "positives"
+
+
 def test_another_model_beside_the_card_is_refused(run_copy):
     with (run_copy / "model.keras").open("ab") as file:
         file.write(b"x")
