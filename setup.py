@@ -17,6 +17,17 @@ TRAIN = [
 ]
 EDGE = ["ai-edge-litert>=2.1"]
 EXPORT = [*EDGE, "ai-edge-quantizer>=0.10", "packaging>=24", "setuptools>=77", "tensorflow-serving-api>=2.19"]
+SERVING = [
+    *EDGE,
+    "absl-py>=2.1",
+    "fastapi>=0.115",
+    "httpx>=0.28",
+    "jinja2>=3.1",
+    "prometheus-client>=0.21",
+    "python-multipart>=0.0.20",
+    "sqlalchemy>=2.0",
+    "uvicorn>=0.34",
+]
 
 setup(
     name="ladnn_tf",
@@ -40,14 +51,8 @@ setup(
             "pylibjpeg-rle>=2.0",
             "python-gdcm>=3.0.24",
         ],
-        "serving": [
-            "fastapi>=0.115",
-            "jinja2>=3.1",
-            "python-multipart>=0.0.20",
-            "sqlalchemy>=2.0",
-            "tensorflow-serving-api>=2.19",
-            "uvicorn>=0.34",
-        ],
+        "serving": SERVING,
+        "grpc": ["grpcio>=1.66", "tensorflow-serving-api>=2.19"],
         "hub": ["keras-hub>=0.25", TENSORFLOW.format("")],
         "benchmark": [
             "monai>=1.5",
@@ -59,10 +64,14 @@ setup(
         ],
         "dev": [
             *EXPORT,
+            *SERVING,
+            "grpcio>=1.66",
             "keras-hub>=0.25",
+            "playwright>=1.49",
             "pytest>=8",
             "pytest-cov>=6",
             "pytest-xdist>=3.6",
+            "pyyaml>=6",
             "ruff>=0.9",
             "tf-keras-vis>=0.8.7",
         ],

@@ -15,7 +15,7 @@ FITNESS = ("fit", "unfit", "unmeasured")
 
 NOTICE = "For research use only. Not a medical device; not for diagnosis or for decisions about patients."
 
-_UNFIT = "UNFIT MODEL: it did not pass the comparison with the model it was made of."
+_UNFIT = "UNFIT MODEL: it did not pass the comparison with the model it was made of, or never had one."
 _LESIONS_OF_POSITIVES = (
     "The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them."
 )
