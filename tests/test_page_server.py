@@ -1,0 +1,313 @@
+"""The page behind its real server: what clients do to connections, and the command with its signals."""
+
+import contextlib
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import uvicorn
+from absl import flags
+from conftest import REPOSITORY
+from serving_page import JSON, TOKEN, FakePredictor, png
+
+from serving import webapp
+from serving.app import create_app
+from serving.audit_log import AuditLogError
+from serving.server import PageProtocol, config_of
+from serving.settings import Settings
+
+MEGABYTE = 2**20
+
+
+class Live:
+    """A page on a port of loopback."""
+
+    def __init__(self, port, predictor):
+        self.port, self.predictor = port, predictor
+
+    def connect(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def post(self, body, **headers):
+        """POSTs a body to /diagnose; returns the response and its JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", "/diagnose", body, JSON | {"Content-Type": FORM} | headers)
+            response = connection.getresponse()
+            return response, json.loads(response.read())
+
+    def is_alive(self):
+        response, content = self.post(form(png()))
+        return (response.status, content["results"][0]["state"]) == (200, "answered")
+
+
+POST = b"POST /diagnose HTTP/1.1\r\nHost: localhost\r\n"
+FORM = "multipart/form-data; boundary=cut"
+
+
+def form(content: bytes) -> bytes:
+    about = b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    return about + content + b"\r\n--cut--\r\n"
+
+
+@contextlib.contextmanager
+def live_page(folder, **settings):
+    predictor = FakePredictor()
+    made = Settings(**{"rate_limit": 0, "audit_log": folder / "audit.jsonl", "stop_seconds": 5.0} | settings)
+    server = uvicorn.Server(config_of(create_app(made, predictor, None), made))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield Live(listening.getsockname()[1], predictor)
+        finally:
+            predictor.free.set()
+            server.should_exit = True
+            thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with live_page(tmp_path_factory.mktemp("page"), max_request_mb=2, max_image_mb=1) as made:
+        yield made
+
+
+def test_an_upload(page):
+    response, content = page.post(form(png()))
+    assert response.status == 200
+    assert content["results"][0]["state"] == "answered"
+    assert response.getheader("server") is None
+
+
+@pytest.mark.parametrize("size", [2 * MEGABYTE, 3 * MEGABYTE, 5 * MEGABYTE])
+def test_too_large_an_upload_is_refused_by_its_length_and_the_client_reads_it(page, size):
+    response, content = page.post(form(b"x" * size))
+    assert (response.status, content["error"]["code"]) == (413, "request_too_large")
+    assert "2 MB" in content["error"]["message"]
+    assert page.is_alive()
+
+
+def test_too_large_an_upload_without_a_length(page):
+    pieces = iter([form(b"x" * 3 * MEGABYTE)])
+    response, content = page.post(pieces)  # http.client sends it in chunks
+    assert (response.status, content["error"]["code"]) == (413, "request_too_large")
+    assert page.is_alive()
+
+
+def test_an_endless_upload_is_cut_off(page):
+    with page.connect() as connection:
+        connection.sendall(
+            POST + b"Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=cut\r\n\r\n"
+        )
+        chunk = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall(chunk * 1000)
+    assert page.is_alive()
+
+
+def test_a_client_that_asks_first_need_not_send(page):
+    with page.connect() as connection:
+        connection.sendall(POST + b"Content-Length: 99000000\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+    assert page.is_alive()
+
+
+@pytest.mark.parametrize("cut", [10, 100, -3])
+def test_a_client_that_goes_away_while_it_sends(page, cut):
+    body = form(png())
+    with page.connect() as connection:
+        head = f"POST /diagnose HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}"
+        connection.sendall(head.encode() + b"\r\n\r\n" + body[:cut])
+    assert page.is_alive()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n\r\n\0\1\2 nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000,
+        POST + b"Content-Length: -5\r\n\r\n",
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_broken_http(page, sent):
+    with page.connect() as connection:
+        connection.sendall(sent)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert page.is_alive()
+
+
+def test_a_slow_upload_is_given_up(tmp_path):
+    with live_page(tmp_path, upload_timeout=0.05) as page:
+        with page.connect() as connection:
+            connection.sendall(
+                POST + b"Content-Length: 1000\r\nAccept: application/json\r\n"
+                b"Content-Type: multipart/form-data; boundary=cut\r\n\r\n--cut\r\n"
+            )
+            answer = connection.makefile("rb").read()  # to the end: the connection is closed
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"code":"too_slow"' in answer
+
+
+def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(PageProtocol, "header_seconds", 0.05)
+    with live_page(tmp_path) as page:
+        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
+            with page.connect() as connection, contextlib.suppress(ConnectionResetError):
+                connection.sendall(beginning)
+                assert connection.recv(100) == b""
+        assert page.is_alive()
+
+
+def test_uploads_share_the_memory(tmp_path):
+    """3 MB for all: while one of 2 MB is answered, there is no room for another one."""
+    limits = {"max_request_mb": 2, "max_image_mb": 1, "max_unpacked_mb": 1, "upload_memory_mb": 3}
+    with live_page(tmp_path, **limits) as page:
+        page.predictor.free.clear()
+        body = form(png()) + b" " * MEGABYTE  # what follows the end is no part of the form
+        first = threading.Thread(target=page.post, args=(body + b" " * (MEGABYTE - 1000),))
+        first.start()
+        assert page.predictor.begun.wait(60)
+        response, content = page.post(body + b" " * 1000)
+        assert (response.status, content["error"]["code"]) == (503, "busy")
+        assert response.getheader("retry-after") == "2"
+        page.predictor.free.set()
+        first.join(60)
+        assert page.is_alive()
+
+
+def test_uploads_at_a_time_are_limited(tmp_path):
+    with live_page(tmp_path, max_uploads=1) as page:
+        page.predictor.free.clear()
+        first = threading.Thread(target=page.post, args=(form(png()),))
+        first.start()
+        assert page.predictor.begun.wait(60)
+        assert page.post(form(png()))[0].status == 503
+        page.predictor.free.set()
+        first.join(60)
+        assert page.is_alive()
+
+
+@contextlib.contextmanager
+def command(*arguments):
+    """The command in a process of its own; gives the process and its port. TensorFlow in it is status 99."""
+    code = (
+        "import sys; from serving import webapp; status = webapp.main(['webapp', *sys.argv[1:]]);"
+        "sys.exit(99 if 'tensorflow' in sys.modules else status)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "--port=0", *arguments],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+                yield process, int(found[1])
+                break
+        else:
+            pytest.fail("".join(said))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def test_the_command_lives_without_its_model_server_and_ends_by_sigterm(tmp_path):
+    """And imports no TensorFlow, with a client of TensorFlow Serving and a data collection."""
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with command(f"--serving_url={url}", f"--data={tmp_path / 'data'}") as (process, port):
+            assert get(port, "/healthz") == (200, b"alive\n")
+            assert get(port, "/contribute")[0] == 200
+            status, content = get(port, "/readyz")
+            assert (status, json.loads(content)["reason"]) == (503, "the model server cannot be reached")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+
+
+def run(*arguments):
+    return webapp.main(["webapp", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "give either --model"),
+        (("--model=a.tflite", "--serving_url=http://b"), "give either --model"),
+        (("--model=a.tflite", "--database=sqlite://"), "--database needs --data"),
+        (("--model=a.tflite", "--tls_key=key.pem"), "go together"),
+        (("--model=a.tflite", "--port=http"), "--port"),
+    ],
+)
+def test_wrong_flags(arguments, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--host=0.0.0.0",), "--host=0.0.0.0 can be reached from other machines"),
+        (("--workers=0",), "--workers should be"),
+        (("--trusted_proxy=10.0.0.0/33",), "--trusted_proxy should be"),
+        (("--token_file=none",), "--token_file=none cannot be read"),
+        (("--audit_key_file=none",), "--audit_key_file=none cannot be read"),
+        ((), "none.tflite"),
+    ],
+)
+def test_wrong_values(arguments, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        run("--model=none.tflite", *arguments)
+
+
+def test_an_audit_log_that_cannot_be_written_is_an_error_at_once(tmp_path):
+    with pytest.raises(AuditLogError, match="cannot be written"):
+        run("--serving_url=http://127.0.0.1:1", f"--audit_log={tmp_path / 'none' / 'audit.jsonl'}")
+
+
+def test_flags_become_settings(tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    values = flags.FlagValues()
+    webapp.define_flags(values)
+    given = [f"--token_file={token}", "--host=0.0.0.0", "--trusted_proxy=10.0.0.1", "--trusted_proxy=10.1.0.0/16",
+             "--allowed_host=page.hospital", "--queue=70", "--upload_timeout=5"]  # fmt: skip
+    values(["webapp", *given])
+    settings = webapp.settings_from(values)
+    assert (settings.token, settings.host, settings.queue, settings.upload_timeout) == (TOKEN, "0.0.0.0", 70, 5.0)
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.1/32", "10.1.0.0/16"]
+    assert settings.allowed_hosts == ("page.hospital",)
+    defaults = flags.FlagValues()
+    webapp.define_flags(defaults)
+    defaults(["webapp"])
+    assert webapp.settings_from(defaults) == Settings()
+
+
+def test_help_names_every_setting(capsys):
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+        run("--help")
+    for name in ("--queue", "--max_pixels", "--trusted_proxy", "--audit_log", "--upload_memory_mb"):
+        assert name in shown.getvalue()

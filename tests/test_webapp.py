@@ -1,0 +1,378 @@
+"""The diagnosis page, asked over ASGI: answers, errors, clients that go away, probes, metrics."""
+
+import asyncio
+import json
+import re
+import threading
+
+import pytest
+from serving_page import JSON, SHA256, TOKEN, FakePredictor, example, png, running_page, zipped
+from tiny_tflite import card_of
+
+from serving import diagnose
+from serving.app import create_app
+from serving.errors import ServerFailed, TimedOut, Unavailable
+from serving.predictors import NotReadyError
+from serving.settings import Settings
+
+LIGHT, DARK, BLACK = png(204), png(51), png(0)  # 0.8, 0.2, abstained
+
+
+@pytest.fixture
+def page(tmp_path):
+    with running_page(tmp_path) as made:
+        yield made
+
+
+def test_answers_as_json(page):
+    light, dark, black, text = page.results(
+        ("light.png", LIGHT), ("dark.png", DARK), ("black.png", BLACK), ("a.png", b"text")
+    )
+    assert (light["file"], light["state"], light["positive"]) == ("light.png", "answered", True)
+    assert light["covid"] == pytest.approx(0.8)
+    assert (dark["state"], dark["positive"]) == ("answered", False)
+    assert (black["state"], black["covid"], black["positive"]) == ("abstained", None, None)
+    assert black["reason"] == "it is black"
+    assert (text["state"], text["covid"]) == ("error", None)
+    assert text["reason"].startswith("neither PNG")
+    for result in (light, dark, black, text):
+        assert (result["model_version"], result["card_sha256"]) == (card_of(b"model one").version, SHA256)
+        assert "research use only" in result["notice"]
+    assert "picture" not in light
+
+
+def test_answers_as_a_page(page):
+    response = page.client.post("/diagnose", files=[("files", ("a&b.png", LIGHT)), ("files", ("c.png", b""))])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    text = response.text
+    assert "a&amp;b.png" in text
+    assert "data:image/jpeg;base64," in text
+    assert "data:text/csv" in text
+    assert "the file is empty" in text
+    assert card_of(b"model one").version in text
+
+
+def test_a_zip_and_its_neighbours(page):
+    results = page.results(("z.zip", zipped({"1.png": LIGHT, "2.png": DARK})), ("3.png", BLACK))
+    assert [result["file"] for result in results] == ["z.zip/1.png", "z.zip/2.png", "3.png"]
+    assert [result["state"] for result in results] == ["answered", "answered", "abstained"]
+
+
+def test_an_upload_of_bad_files_alone_asks_no_model(page):
+    (result,) = page.results(("a.dcm", b"\0" * 128 + b"DICM"))
+    assert result["reason"].startswith("a DICOM file")
+    assert page.predictor.asked == 0
+
+
+def test_too_many_pixels_are_not_decoded(tmp_path):
+    with running_page(tmp_path, max_pixels=1024) as page:
+        (result,) = page.results(("a.png", png(size=(40, 30))))
+        assert result["reason"].startswith("40 x 30 pixels are more than the 1,024")
+        assert page.predictor.asked == 0
+
+
+def test_chinese(page):
+    answer = page.upload(("a.png", b"text"), headers={"Accept-Language": "zh-CN,zh;q=0.9"})
+    assert answer.json()["results"][0]["reason"].startswith("无论文件名如何")
+    error = page.client.post("/diagnose?lang=zh", headers=JSON)
+    assert error.json()["error"]["message"].startswith("该请求不是上传")
+    shown = page.client.get("/?lang=zh")
+    assert 'lang="zh' in shown.text
+    assert "ladnn_language=zh" in shown.headers["set-cookie"]
+    assert 'lang="zh' in page.client.get("/").text  # by the cookie
+
+
+def test_the_model_that_answers_may_change(page):
+    """Between two requests, and the metrics, the audit log and the page follow."""
+    page.results(("a.png", LIGHT))
+    page.predictor.current = card_of(b"model two", name="two"), "d" * 64
+    (result,) = page.results(("a.png", LIGHT))
+    version = card_of(b"model two", name="two").version
+    assert (result["model_version"], result["card_sha256"]) == (version, "d" * 64)
+    first, second = page.audit("image")
+    assert (first["card_sha256"], second["card_sha256"]) == (SHA256, "d" * 64)
+    assert second["model_version"] == version
+    assert page.audit("request")[-1]["card_sha256"] == "d" * 64
+    text = page.client.get("/metrics").text
+    assert re.findall(r'ladnn_page_model_info\{card_sha256="(\w+)"', text) == ["d" * 64]
+
+
+def test_an_upload_answered_by_two_models_has_the_threshold_of_each(page):
+    page.results(("a.png", LIGHT))
+    cards = [(card_of(b"1", threshold=0.3), "1" * 64), (card_of(b"2", threshold=0.6), "2" * 64)]
+    answer = page.predictor.answer
+    turns = threading.Lock()
+
+    def alternately(encoded, pixels):
+        with turns:
+            page.predictor.current = cards.pop()
+            return answer(encoded, pixels)
+
+    page.predictor.answer = alternately
+    response = page.upload(("a.png", LIGHT), ("b.png", LIGHT))
+    point = response.json()["operating_point"]
+    assert "30" in point
+    assert "60" in point
+    assert {result["threshold"] for result in response.json()["results"]} == {0.3, 0.6}
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Unavailable("http://secret:8501 is down"), 503),
+        (TimedOut("http://secret:8501 is slow"), 504),
+        (ServerFailed("http://secret:8501 is broken"), 502),
+        (RuntimeError("a secret of the model"), 500),
+    ],
+)
+def test_errors_behind_the_page(page, error, status, accept):
+    page.predictor.error = error
+    response = page.upload(("a.png", LIGHT), headers={"Accept": accept})
+    assert response.status_code == status
+    assert "secret" not in response.text
+    assert ("retry-after" in response.headers) == (status == 503)
+    assert accept in response.headers["content-type"]
+    (line,) = page.audit("image")
+    assert (line["state"], line["outcome"]) == ("not_begun", "failed")
+    assert page.audit("request")[0]["status"] == status
+    page.predictor.error = None
+    assert page.results(("a.png", LIGHT))[0]["state"] == "answered"
+
+
+def test_the_first_error_drops_the_rest_of_an_upload(tmp_path):
+    with running_page(tmp_path, workers=1) as page:
+        answer = page.predictor.answer
+
+        def fail_once(encoded, pixels):
+            page.predictor.answer = answer
+            page.predictor.free.clear()  # the second waits, while the first has failed
+            raise Unavailable("down", retry_after=7.0)
+
+        page.predictor.answer = fail_once
+        response = page.upload(*[(f"{number}.png", LIGHT) for number in range(20)])
+        assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+        page.predictor.free.set()
+        assert page.results(("a.png", LIGHT))[0]["state"] == "answered"
+        assert page.predictor.asked <= 2  # the second, if it was begun, and the last
+        assert page.metric("ladnn_page_queue_images") == 0.0
+
+
+def test_a_full_queue_answers_at_once_and_recovers(tmp_path):
+    """A queue of two: one image is in work, two wait; the next is refused until there is room."""
+    with running_page(tmp_path, workers=1, queue=2, max_images=2) as page:
+        page.predictor.free.clear()
+        first = threading.Thread(target=page.upload, args=(("a.png", LIGHT),))
+        first.start()
+        assert page.predictor.begun.wait(30)
+        taken, refused = [], []
+
+        def upload(number):
+            response = page.upload((f"{number}.png", LIGHT), (f"{number}b.png", LIGHT))
+            (taken if response.status_code == 200 else refused).append(response)
+            if response.status_code != 200:
+                page.predictor.free.set()  # one is refused: let the others be answered
+
+        others = [threading.Thread(target=upload, args=(number,)) for number in range(2)]
+        for thread in others:
+            thread.start()
+        for thread in (first, *others):
+            thread.join(60)
+        assert (len(taken), len(refused)) == (1, 1)
+        assert refused[0].status_code == 503
+        assert int(refused[0].headers["retry-after"]) >= 1
+        assert refused[0].json()["error"]["code"] == "queue_full"
+        assert page.results(("a.png", LIGHT))[0]["state"] == "answered"
+
+
+async def ask(app, path, body, headers, leave: asyncio.Event | None = None):
+    """One request straight to the application; the client goes away when `leave` is set."""
+    sent = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await (leave or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "client": ("127.0.0.1", 1),
+        "server": ("localhost", 80),
+        "headers": [(b"host", b"localhost"), *headers],
+    }
+    await app(scope, receive, send)
+    return sent
+
+
+def form(*contents: bytes):
+    """A form with these files, as its body and its headers."""
+    parts = b"".join(
+        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + content + b"\r\n"
+        for content in contents
+    )
+    return parts + b"--cut--\r\n", [(b"content-type", b"multipart/form-data; boundary=cut")]
+
+
+def test_a_client_that_goes_away_frees_its_places(tmp_path):
+    predictor = FakePredictor()
+    settings = Settings(workers=1, rate_limit=0, audit_log=tmp_path / "audit.jsonl")
+    app = create_app(settings, predictor, None)
+
+    async def scenario():
+        leave = asyncio.Event()
+        predictor.free.clear()
+        async with app.router.lifespan_context(app):
+            asked = asyncio.create_task(ask(app, "/diagnose", *form(LIGHT, LIGHT, LIGHT), leave=leave))
+            assert await asyncio.to_thread(predictor.begun.wait, 30)
+            leave.set()
+            assert await asked == []  # nobody is there to be answered
+            predictor.free.set()
+            answer = await ask(app, "/diagnose", *form(LIGHT))
+            assert answer[0]["status"] == 200
+
+    asyncio.run(scenario())
+    assert predictor.asked == 2  # the one that was begun, and the later one
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["outcome"] for line in lines if line["event"] == "image"] == ["client_gone"] * 3 + ["given"]
+    assert [line["status"] for line in lines if line["event"] == "request"] == [499, 200]
+
+
+def test_large_answers_leave_in_parts(page):
+    sent = asyncio.run(ask(page.app, "/diagnose", *form(*[LIGHT] * 30)))
+    bodies = [message["body"] for message in sent if message["type"] == "http.response.body"]
+    assert max(map(len, bodies)) <= 2**16
+    assert len(bodies) > 1
+    headers = dict(sent[0]["headers"])
+    assert int(headers[b"content-length"]) == sum(map(len, bodies))
+    assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(bodies) - 1) + [False]
+
+
+def test_a_client_that_takes_nothing_is_given_up(tmp_path, caplog):
+    app = create_app(Settings(upload_timeout=0.01, audit_log=tmp_path / "audit.jsonl"), FakePredictor(), None)
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive():
+        return messages[0]
+
+    async def send(message):
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "GET", "scheme": "http", "path": "/healthz", "query_string": b"",
+             "headers": [(b"host", b"localhost")], "client": None, "root_path": ""}  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    assert "broken off" in caplog.text
+
+
+def test_every_response_has_its_headers(page):
+    for path, status in (("/", 200), ("/nothing", 404), ("/healthz", 200), ("/static/style.css", 200)):
+        response = page.client.get(path)
+        assert response.status_code == status
+        assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "same-origin"
+        expected = "no-cache" if path.startswith("/static/") else "no-store"
+        assert response.headers["cache-control"] == expected
+        assert "server" not in response.headers
+
+
+def test_pages_that_are_not_there(page):
+    for path in ("/docs", "/redoc", "/openapi.json", "/contribute", "/static/../settings.py", "/static/none"):
+        response = page.client.get(path, headers=JSON)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "no_such_page"), path
+    response = page.client.get("/diagnose", headers=JSON)
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert page.client.post("/login", data={"token": "x"}).status_code == 404
+    assert page.client.get("/login").headers["location"] == "/"  # there is no login
+
+
+def test_the_language_of_errors_is_the_clients(page):
+    assert page.client.get("/none").headers["content-type"].startswith("text/html")
+    weighed = {"Accept": "text/html;q=0.5, application/json;q=0.9"}
+    assert page.client.get("/none", headers=weighed).headers["content-type"] == "application/json"
+    weighed = {"Accept": "application/json;q=nonsense, */*"}
+    assert page.client.get("/none", headers=weighed).headers["content-type"].startswith("text/html")
+
+
+def test_healthz_and_readyz(page):
+    assert page.client.get("/healthz").text == "alive\n"
+    assert page.client.get("/readyz").json() == {"ready": True, "reason": ""}
+    assert page.client.get("/readyz").status_code == 200
+    assert page.predictor.asked == 1  # the outcome is kept for a while
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NotReadyError("a secret of the model"), "the model gives no answer"),
+        (Unavailable("http://secret"), "the model server cannot be reached"),
+        (TimedOut("http://secret"), "the model server is too slow"),
+        (ServerFailed("http://secret"), "the model server fails"),
+        (RuntimeError("secret"), "the check failed"),
+    ],
+)
+def test_readyz_says_why_not(tmp_path, error, reason):
+    with running_page(tmp_path, ready_seconds=0.0, token=TOKEN) as page:
+        page.predictor.not_ready = error
+        response = page.client.get("/readyz")
+        assert (response.status_code, response.json()) == (503, {"ready": False, "reason": reason})
+        page.predictor.not_ready = None
+        assert page.client.get("/readyz").status_code == 200
+
+
+def test_the_first_page_without_a_model(page):
+    page.predictor.no_card = Unavailable("down")
+    response = page.client.get("/")
+    assert response.status_code == 200
+    assert 'enctype="multipart/form-data"' in response.text
+    assert page.upload(("a.png", b"text")).status_code == 503  # whose model would not have answered it?
+
+
+def test_the_first_page_names_the_model(page):
+    assert card_of(b"model one").version in page.client.get("/").text
+
+
+def test_metrics(page):
+    page.upload(("a.png", LIGHT), ("b.png", b""), ("c.png", BLACK))
+    page.client.get("/nothing")
+    page.client.get("/nothing/else")
+    assert page.metric('ladnn_page_requests_total{route="/diagnose",status="200"}') == 1.0
+    assert page.metric('ladnn_page_requests_total{route="other",status="404"}') == 2.0
+    assert page.metric('ladnn_page_images_total{state="answered"}') == 1.0
+    assert page.metric('ladnn_page_images_total{state="abstained"}') == 1.0
+    assert page.metric('ladnn_page_images_total{state="error"}') == 1.0
+    assert page.metric("ladnn_page_queue_capacity") == 256.0
+    assert page.metric("ladnn_page_queue_seconds_count") == 2.0
+    assert page.metric("ladnn_page_answer_seconds_count") == 2.0
+    assert page.metric("ladnn_page_upload_bytes") == 0.0
+
+
+def test_a_page_for_several_times_has_metrics_of_its_own(tmp_path):
+    (tmp_path / "other").mkdir()
+    with running_page(tmp_path) as first, running_page(tmp_path / "other") as second:
+        first.upload(("a.png", LIGHT))
+        assert 'state="answered"' in first.client.get("/metrics").text
+        assert 'state="answered"' not in second.client.get("/metrics").text
+
+
+def test_the_pictures_are_not_made_for_json(page, monkeypatch):
+    seen = []
+    view_of = diagnose.view_of
+    monkeypatch.setattr(diagnose, "view_of", lambda *given: seen.append(given[2]) or view_of(*given))
+    page.results(("a.png", LIGHT))
+    assert seen == [None]
+
+
+def test_a_real_slice(page):
+    assert page.results(("slice.png", example()))[0]["state"] == "answered"
