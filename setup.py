@@ -24,7 +24,7 @@ SERVING = [
     "httpx>=0.28",
     "jinja2>=3.1",
     "prometheus-client>=0.21",
-    "python-multipart>=0.0.20",
+    "python-multipart>=0.0.28",
     "sqlalchemy>=2.0",
     "uvicorn>=0.34",
 ]

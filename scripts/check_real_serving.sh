@@ -1,5 +1,5 @@
 #!/bin/sh
-# Asks a real TensorFlow Serving what the contract tests ask the double (serving/double.py).
+# Asks a real TensorFlow Serving what the contract tests ask the double (serving/double/server.py).
 #
 #   scripts/check_real_serving.sh [PYTEST OPTIONS]
 #

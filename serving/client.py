@@ -23,11 +23,11 @@ from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.edge_files import find_images, passed_over, printable, read_image_file
 from ladnn_tf.edge_output import table_header, table_row
-from serving.client_output import footer, record_of, write_csv, write_json
-from serving.errors import ServingError
-from serving.retry import Retry
-from serving.serving_client import ServingClient
-from serving.transport import CONNECT_TIMEOUT, TIMEOUT, Transport
+from serving.clients.errors import ServingError
+from serving.clients.output import footer, record_of, write_csv, write_json
+from serving.clients.retry import Retry
+from serving.clients.serving_client import ServingClient
+from serving.clients.transport import CONNECT_TIMEOUT, TIMEOUT, Transport
 
 __all__ = ["ServingClient", "connect", "main"]
 
@@ -84,12 +84,14 @@ def _transport(url: str, model: str, ca_file: str | Path | None, times: dict[str
     if ca_file and parts.scheme in ("http", "grpc"):
         raise ValueError(f"certificates ({ca_file}) are for https:// and grpcs:// alone; the URL is {url}")
     if parts.scheme.startswith("http"):
-        from serving.rest import RestTransport  # what one transport needs, users of the other need not have
+        from serving.clients.rest import (
+            RestTransport,  # what one transport needs, users of the other need not have
+        )
 
         return RestTransport(url, model, ca_file=ca_file, **times)
     if parts.path.strip("/") or parts.username or parts.query:
         raise ValueError(f"a URL of gRPC should be grpc://HOST:PORT, with nothing else. Received: {url}")
-    from serving.grpc_transport import GrpcTransport
+    from serving.clients.grpc_transport import GrpcTransport
 
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     address = f"{host}:{port or _GRPC_PORT}"

@@ -13,12 +13,12 @@ from absl import flags
 
 from ladnn_tf import command
 from ladnn_tf.edge_predictor import EdgePredictor
-from serving import audit_log, settings
-from serving.app import create_app
-from serving.collection import Collection
-from serving.predictors import EmbeddedPredictor, Predictor, RemotePredictor
-from serving.server import config_of, serve
-from serving.settings import Settings
+from serving.collection.store import Collection
+from serving.page import audit_log, settings
+from serving.page.app import create_app
+from serving.page.predictors import EmbeddedPredictor, Predictor, RemotePredictor
+from serving.page.server import config_of, serve
+from serving.page.settings import Settings
 
 logger = logging.getLogger("ladnn_tf.serving")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contributions import contribution
 
-from serving.collection import Collection
+from serving.collection.store import Collection
 
 KILLS = [
     ("add", "note", 1),

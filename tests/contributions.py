@@ -4,9 +4,9 @@ import functools
 
 import numpy as np
 
-from serving.collection import Contribution
-from serving.collection_images import NOTHING, prepare
-from serving.consent import consent
+from serving.collection.consent import consent
+from serving.collection.images import NOTHING, prepare
+from serving.collection.store import Contribution
 
 
 def noise(seed, size=(40, 48)):

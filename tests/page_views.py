@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card, Export, ScoreBin
 from ladnn_tf.labels import LESIONS
-from serving import results_csv, view
-from serving.words import words_of
+from serving.page import results_csv, view
+from serving.page.words import words_of
 
 SHA256 = "3f" * 32
 TEMPLATES = Path(view.__file__).parent / "templates"
@@ -119,7 +119,7 @@ def batch(language="en"):
 
 
 def render(template, language="en", **context):
-    """A page, its context as `serving/pages.py` gives it."""
+    """A page, its context as `serving/page/pages.py` gives it."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

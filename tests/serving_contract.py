@@ -36,7 +36,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.double import Double
+from serving.double.server import Double
 
 LABELS = {"stable": 1, "canary": 2}
 POLICY = "all {}"

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from ladnn_tf.answer import Answer
 from ladnn_tf.data.phantom_slice import example_png
-from serving.app import create_app
-from serving.settings import Settings
+from serving.page.app import create_app
+from serving.page.settings import Settings
 
 JSON = {"Accept": "application/json"}
 TOKEN = "correct-horse-battery-staple"
@@ -124,18 +124,25 @@ class Page:
 
 @contextlib.contextmanager
 def running_page(
-    folder: Path, *, peer: str = "127.0.0.1", base_url: str = "http://localhost", collection=None, **settings
+    folder: Path,
+    *,
+    peer: str = "127.0.0.1",
+    base_url: str = "http://localhost",
+    collection=None,
+    predictor=None,
+    **settings,
 ):
     """A page with these settings, asked from the address `peer`."""
     audit = folder / "audit.jsonl"
-    predictor = FakePredictor()
+    predictor = predictor or FakePredictor()
     settings = {"rate_limit": 0, "audit_log": audit, "stop_seconds": 5.0} | settings
     app = create_app(Settings(**settings), predictor, collection)
     with TestClient(app, base_url, client=(peer, 50000), follow_redirects=False) as client:
         try:
             yield Page(predictor, client, audit)
         finally:
-            predictor.free.set()
+            if isinstance(predictor, FakePredictor):
+                predictor.free.set()
 
 
 def example() -> bytes:

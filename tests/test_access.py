@@ -3,12 +3,12 @@
 import pytest
 from starlette.requests import Request
 
-from serving import rate_limit
-from serving.access import Access
-from serving.page_errors import PageError
-from serving.rate_limit import RateLimit
-from serving.sessions import Sessions
-from serving.settings import Settings, parse_network, read_token
+from serving.page import rate_limit
+from serving.page.access import Access
+from serving.page.errors import PageError
+from serving.page.rate_limit import RateLimit
+from serving.page.sessions import Sessions
+from serving.page.settings import Settings, parse_network, read_token
 
 TOKEN = "correct-horse-battery-staple"
 

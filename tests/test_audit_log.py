@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from serving import audit_log
-from serving.audit_log import AuditLog, AuditLogError, read_key
+from serving.page import audit_log
+from serving.page.audit_log import AuditLog, AuditLogError, read_key
 
 
 def lines(path):

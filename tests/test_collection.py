@@ -27,11 +27,17 @@ from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import decode, encode_png
 from ladnn_tf.data.quality import refusal
 from ladnn_tf.labels import LESIONS
-from serving import consent
-from serving.collection import Collection, CollectionError, Contribution, UncertainError, UnknownContributionError
-from serving.collection_files import image_path
-from serving.collection_images import CORNERS, Erasure, erase, prepare
-from serving.collection_tables import CONTRIBUTIONS
+from serving.collection import consent
+from serving.collection.files import image_path
+from serving.collection.images import CORNERS, Erasure, erase, prepare
+from serving.collection.store import (
+    Collection,
+    CollectionError,
+    Contribution,
+    UncertainError,
+    UnknownContributionError,
+)
+from serving.collection.tables import CONTRIBUTIONS
 
 SECRET = "Erika Mustermann"
 
@@ -246,7 +252,9 @@ def test_a_withdrawn_contribution_can_be_withdrawn_again_and_an_unknown_one_cann
 
 
 def test_a_receipt_is_read_as_people_copy_it(collection, monkeypatch):
-    monkeypatch.setattr("serving.collection.secrets.choice", lambda digits: digits[int(len(digits) > 20) or 1])
+    monkeypatch.setattr(
+        "serving.collection.store.secrets.choice", lambda digits: digits[int(len(digits) > 20) or 1]
+    )
     receipt = collection.add(contribution(1))
     assert receipt.text == "11111-11111-11111-11111-11111"
     # l and I for 1, full-width digits of a Chinese keyboard, spaces and lines between them
@@ -296,7 +304,7 @@ def test_a_contribution_that_makes_no_sense_is_refused(given):
 
 
 def test_the_published_consent_texts_are_not_changed():
-    # A change of a word is a new version: see `serving/consent/__init__.py`.
+    # A change of a word is a new version: see `serving/collection/consent/__init__.py`.
     assert {(v, language): consent.consent(language, v).sha256 for v in ("1",) for language in ("en", "zh")} == {
         ("1", "en"): "c69bca5eca82b2b64e06fe25e104fa8b7344fbd0b9d1e1d1c35895939040751b",
         ("1", "zh"): "2f1993ba01239bea831ddeb719bd1ab36057a08bf062fdcb0cfc0116c8de2b98",
@@ -524,7 +532,7 @@ def test_a_database_that_stays_away_after_a_commit_names_the_contribution(collec
         raise sa.exc.OperationalError("DELETE", None, OSError("no route to host"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.collection.records.delete", delete)
+        patch.setattr("serving.collection.store.records.delete", delete)
         with pytest.raises(UncertainError, match="cannot be told") as raised:
             collection.add(contribution(1))
     identity = contributions(folder)[0]["id"]
@@ -538,7 +546,7 @@ def test_files_that_cannot_be_cleared_away_are_at_the_next_start(folder, monkeyp
         receipt = collection.add(contribution(1))
         with monkeypatch.context() as patch:
             patch.setattr(
-                "serving.collection.records.unused",
+                "serving.collection.store.records.unused",
                 lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")),
             )
             assert collection.withdraw(receipt.text).images == 1

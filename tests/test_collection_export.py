@@ -11,11 +11,12 @@ from contributions import KEPT, contribution, files, image, image_files, noise
 
 from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.preprocess import encode_png, read_pixels
-from serving import collection_export, collection_withdraw
-from serving.collection import Collection, Contribution
-from serving.collection_files import image_path
-from serving.collection_images import prepare
-from serving.consent import consent
+from serving.collection import export as collection_export
+from serving.collection import withdraw as collection_withdraw
+from serving.collection.consent import consent
+from serving.collection.files import image_path
+from serving.collection.images import prepare
+from serving.collection.store import Collection, Contribution
 
 
 @pytest.fixture
@@ -215,9 +216,9 @@ def test_a_wrong_folder_database_or_site_is_an_error(collection, folder, tmp_pat
 def test_the_collection_itself_needs_no_pandas_and_the_export_says_so():
     program = (
         "import sys; sys.modules['pandas'] = None\n"
-        "import serving.collection\n"
+        "import serving.collection.store\n"
         "assert not {'tensorflow', 'keras', 'absl'} & set(sys.modules)\n"
-        "import serving.collection_export"
+        "import serving.collection.export"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False

@@ -14,15 +14,15 @@ from starlette.testclient import TestClient
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import decode, encode_png
 from ladnn_tf.labels import LESIONS
-from serving import contribute, words
-from serving.access import Caller
-from serving.collection import Collection, CollectionError, UncertainError
-from serving.collection_images import PERCENT, Erasure, erase
-from serving.consent import consent
-from serving.contribute_form import COVID_CHOICES, LESION_CHOICES
-from serving.page_errors import PageError, try_later
-from serving.pages import Pages
-from serving.settings import Settings
+from serving.collection.consent import consent
+from serving.collection.images import PERCENT, Erasure, erase
+from serving.collection.store import Collection, CollectionError, UncertainError
+from serving.page import contribute, words
+from serving.page.access import Caller
+from serving.page.contribute_form import COVID_CHOICES, LESION_CHOICES
+from serving.page.errors import PageError, try_later
+from serving.page.pages import Pages
+from serving.page.settings import Settings
 
 AGREED = {"consent": consent("en").sha256, "agree": "yes"}
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from serving.form_data import SentFile, read_form
-from serving.page_errors import PageError
+from serving.page.errors import PageError
+from serving.page.form_data import SentFile, read_form
 
 TYPE = "multipart/form-data; boundary=cut"
 

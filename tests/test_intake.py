@@ -12,13 +12,13 @@ from PIL import Image
 from serving_page import png, zipped
 
 from ladnn_tf.data.preprocess import PNG_SIGNATURE, ImageError
-from serving import file_kinds, unzip
-from serving.form_data import SentFile
-from serving.intake import decode_within, items_of
-from serving.page_errors import PageError
-from serving.reasons import reason_in
-from serving.settings import Settings
-from serving.words import words_of
+from serving.page import file_kinds, unzip
+from serving.page.errors import PageError
+from serving.page.form_data import SentFile
+from serving.page.intake import decode_within, items_of
+from serving.page.reasons import reason_in
+from serving.page.settings import Settings
+from serving.page.words import words_of
 
 ZEROS = b"\0" * 2**20
 

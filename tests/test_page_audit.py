@@ -8,9 +8,9 @@ import sys
 import pytest
 from serving_page import JSON, SHA256, TOKEN, example, png, running_page, zipped
 
-from serving.audit_log import AuditLog, AuditLogError
-from serving.collection import Collection
-from serving.consent import consent
+from serving.collection.consent import consent
+from serving.collection.store import Collection
+from serving.page.audit_log import AuditLog, AuditLogError
 
 LIGHT, BLACK = png(204), png(0)  # 0.8, abstained
 

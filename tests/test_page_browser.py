@@ -19,7 +19,7 @@ from ladnn_tf.card import ScoreBin
 from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import decode, resize
-from serving import collection_export
+from serving.collection import export as collection_export
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]

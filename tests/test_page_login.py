@@ -5,7 +5,7 @@ import json
 import pytest
 from serving_page import JSON, TOKEN, png, running_page
 
-from serving.settings import parse_network
+from serving.page.settings import parse_network
 
 LIGHT = png(204)
 

@@ -12,16 +12,17 @@ import sys
 import threading
 
 import pytest
+import tiny_tflite
 import uvicorn
 from absl import flags
 from conftest import REPOSITORY
 from serving_page import JSON, TOKEN, FakePredictor, png
 
 from serving import webapp
-from serving.app import create_app
-from serving.audit_log import AuditLogError
-from serving.server import PageProtocol, config_of
-from serving.settings import Settings
+from serving.page.app import create_app
+from serving.page.audit_log import AuditLogError
+from serving.page.server import PageProtocol, config_of
+from serving.page.settings import Settings
 
 MEGABYTE = 2**20
 
@@ -244,6 +245,21 @@ def test_the_command_lives_without_its_model_server_and_ends_by_sigterm(tmp_path
             assert (status, json.loads(content)["reason"]) == (503, "the model server cannot be reached")
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
+
+
+def test_the_command_answers_with_a_model_of_its_own(tmp_path):
+    """A white picture has a COVID-19 probability of sigmoid(4 - 2) by this model; TensorFlow is not imported."""
+    model = tiny_tflite.write_model(tmp_path / "float32.tflite")
+    arguments = (f"--model={model}", "--nocheck", f"--audit_log={tmp_path / 'audit.jsonl'}")
+    with command(*arguments) as (process, port):
+        _, content = Live(port, None).post(form(png(255)))
+        (result,) = content["results"]
+        assert result["covid"] == pytest.approx(0.880797, abs=1e-6)
+        assert result["model_version"].startswith("tiny-float32-")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["image", "request"]
 
 
 def run(*arguments):

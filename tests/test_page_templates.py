@@ -11,8 +11,8 @@ import pytest
 from page_views import Page, answer, baseline, batch, card, failure, render, results_page, shown
 
 from ladnn_tf.card import Export
-from serving import words as words_module
-from serving.words import words_of
+from serving.page import words as words_module
+from serving.page.words import words_of
 
 STATIC = Path(words_module.__file__).parent / "static"
 STYLE = (STATIC / "style.css").read_text(encoding="utf-8")

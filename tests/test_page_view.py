@@ -18,9 +18,9 @@ from PIL import Image
 from ladnn_tf.card import Export, ScoreBin
 from ladnn_tf.edge_overlay import blend, heat_colours
 from ladnn_tf.labels import COVID, LESION_NAMES, LESIONS
-from serving import percent, pictures, results_csv
-from serving.view import operating_point, shown_name
-from serving.words import words_of
+from serving.page import percent, pictures, results_csv
+from serving.page.view import operating_point, shown_name
+from serving.page.words import words_of
 
 ENGLISH, CHINESE = words_of("en"), words_of("zh")
 

@@ -14,12 +14,12 @@ from ladnn_tf import edge_predictor
 from ladnn_tf.card import NOTICE
 from ladnn_tf.data import preprocess, quality
 from ladnn_tf.labels import COVID, LESION_NAMES, LESIONS
-from serving import view
-from serving import words as words_module
-from serving.reasons import PREFIX, reason_in
-from serving.words import FOLDER, LANGUAGES, choose_language, read_texts, words_of
+from serving.page import view
+from serving.page import words as words_module
+from serving.page.reasons import PREFIX, reason_in
+from serving.page.words import FOLDER, LANGUAGES, choose_language, read_texts, words_of
 
-SERVING = Path(words_module.__file__).parent
+PAGE = Path(words_module.__file__).parent
 ENGLISH, CHINESE = words_of("en"), words_of("zh")
 FILES = sorted(path.name.removesuffix(".en.json") for path in FOLDER.glob("*.en.json"))
 
@@ -88,7 +88,7 @@ def test_a_text_is_filled():
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(LookupError, match=r"no text 'index\.nothing' in words/\*\.zh\.json"):
+    with pytest.raises(LookupError, match=r"no text 'index\.nothing' in texts/\*\.zh\.json"):
         CHINESE("index.nothing")
     with pytest.raises(LookupError, match=r"'index\.remove' needs a value for 'file'; given: name"):
         ENGLISH("index.remove", name="a.png")
@@ -141,7 +141,7 @@ def test_each_language_leads_to_the_other():
 
 
 def test_every_text_is_used_and_every_used_text_is_there():
-    sources = [*SERVING.glob("*.py"), *(SERVING / "templates").glob("*.html"), *(SERVING / "static").glob("*.js")]
+    sources = [*PAGE.glob("*.py"), *(PAGE / "templates").glob("*.html"), *(PAGE / "static").glob("*.js")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     named = set(re.findall(r'"([a-z]+(?:\.[a-zA-Z0-9_]+)*)"', code))
     named |= {
@@ -230,8 +230,8 @@ def reasons_in(path, values):
         (quality.__file__, 11),
         (preprocess.__file__, 8),
         (edge_predictor.__file__, 2),
-        (SERVING / "answers.py", 2),
-        (SERVING / "serving_client.py", 2),
+        (PAGE.parent / "clients" / "answers.py", 2),
+        (PAGE.parent / "clients" / "serving_client.py", 2),
     ],
 )
 def test_every_reason_in_the_code_is_known(module, fewest):

@@ -10,8 +10,8 @@ from tiny_tflite import card_of
 from ladnn_tf.answer import Answer
 from ladnn_tf.data import preprocess, quality
 from ladnn_tf.data.phantom_slice import example_png
-from serving.errors import Unavailable
-from serving.predictors import EmbeddedPredictor, NotReadyError, RemotePredictor
+from serving.clients.errors import Unavailable
+from serving.page.predictors import EmbeddedPredictor, NotReadyError, RemotePredictor
 
 CARD = card_of(b"model")
 GOOD = Answer(CARD, "c" * 64, covid=0.25, positive=False)

@@ -14,9 +14,9 @@ from tiny_tflite import card_of
 from ladnn_tf.card import Export, card_json, parse_card
 from ladnn_tf.labels import LESIONS
 from serving import client as command
-from serving import client_output
-from serving.answers import bad_places
-from serving.errors import (
+from serving.clients import output as client_output
+from serving.clients.answers import bad_places
+from serving.clients.errors import (
     InvalidRequest,
     ModelRefused,
     NotFound,
@@ -25,8 +25,8 @@ from serving.errors import (
     TimedOut,
     Unavailable,
 )
-from serving.retry import Retry
-from serving.serving_client import ServingClient
+from serving.clients.retry import Retry
+from serving.clients.serving_client import ServingClient
 
 FIT = Export("saved_model", "0" * 64, "fit")
 LESION_ROW = [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -581,7 +581,8 @@ def test_errors_are_one_line_and_errors_of_the_system():
 
 
 def test_rest_needs_neither_tensorflow_nor_grpc():
-    code = "import sys, serving.client, serving.rest; print({'tensorflow', 'grpc', 'keras'} & set(sys.modules))"
+    imports = "import sys, serving.client, serving.clients.rest"
+    code = f"{imports}; print({{'tensorflow', 'grpc', 'keras'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
 

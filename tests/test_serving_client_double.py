@@ -19,9 +19,9 @@ pytest.importorskip("tensorflow_serving.apis")
 from ladnn_tf.card import NOTICE, Export, card_json
 from ladnn_tf.labels import LESIONS
 from serving import client as command
-from serving.double import Double
-from serving.errors import ModelRefused, NotFound, TimedOut, Unavailable
-from serving.retry import Retry
+from serving.clients.errors import ModelRefused, NotFound, TimedOut, Unavailable
+from serving.clients.retry import Retry
+from serving.double.server import Double
 
 ONCE = Retry(attempts=1)
 BY_HAND = card_of(b"", name="hand", task="baseline", threshold=0.25, export=Export("saved_model", "0" * 64, "fit"))

@@ -17,9 +17,9 @@ from tensorflow import make_tensor_proto
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving import client as command
-from serving.errors import InvalidRequest, NotFound, ServerFailed, ServingError, TimedOut, Unavailable
-from serving.grpc_transport import GrpcTransport
-from serving.rest import RestTransport
+from serving.clients.errors import InvalidRequest, NotFound, ServerFailed, ServingError, TimedOut, Unavailable
+from serving.clients.grpc_transport import GrpcTransport
+from serving.clients.rest import RestTransport
 
 URL = "http://user:secret@serving.local:8501/prefix/"
 ADDRESS = "http://serving.local:8501/prefix"

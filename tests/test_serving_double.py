@@ -22,11 +22,11 @@ from serving_contract import Rest, served, spec_of
 from serving_models import add_version, odd_folder, slice_png, version_folders, write_config
 from tensorflow_serving.apis import classification_pb2, model_management_pb2, prediction_service_pb2_grpc
 
-from serving import double_model
-from serving.double import USAGE, Double, main
-from serving.double_config import config_of, read_config
-from serving.double_model import Models, State
-from serving.double_service import Service
+from serving.double import model as double_model
+from serving.double.config import config_of, read_config
+from serving.double.model import Models, State
+from serving.double.server import USAGE, Double, main
+from serving.double.service import Service
 
 SCRIPT = REPOSITORY / "scripts" / "check_real_serving.sh"
 SECONDS = 60.0  # to wait for what must come

@@ -14,7 +14,7 @@ import yaml
 from deployment import COMPOSE, CONFIG, GUIDE, PAGE, PROTOS, SERVER, SERVING, container, parse, the_model
 from google.protobuf import text_format
 
-from serving.settings import Settings
+from serving.page.settings import Settings
 
 MODEL = "/v1/models/ladnn"
 STABLE, VERSION = f"{MODEL}/labels/stable/metadata", f"{MODEL}/versions/1"
@@ -168,7 +168,7 @@ def test_the_proxy_lets_through_what_the_page_takes():
 def test_metrics_of_the_page_exist():
     defined = {
         name
-        for file in SERVING.glob("*.py")
+        for file in SERVING.rglob("*.py")
         for name in re.findall(r'"(ladnn_page_\w+)"', file.read_text(encoding="utf-8"))
     }
     named = {re.sub("_total$", "", name) for name in re.findall(r"\bladnn_page_\w+", GUIDE)}

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from serving import webapp
-from serving.predictors import RemotePredictor
+from serving.page.predictors import RemotePredictor
 
 DOCKERFILE = (SERVING / "Dockerfile").read_text(encoding="utf-8")
 
@@ -102,7 +102,7 @@ def test_the_page_imports_nothing_that_it_needs_and_its_image_has_not(monkeypatc
         command = [sys.executable, "-c", f"{IN_THE_IMAGE}\nimport {modules}", json.dumps(absent)]
         return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
-    result = run("serving.webapp, serving.rest")
+    result = run("serving.webapp, serving.clients.rest")
     assert result.returncode == 0, result.stderr
     assert "pandas is not in the image" in run("serving.webapp, pandas").stderr
 

@@ -9,11 +9,11 @@ import pytest
 from serving_page import JSON, SHA256, TOKEN, FakePredictor, example, png, running_page, zipped
 from tiny_tflite import card_of
 
-from serving import diagnose
-from serving.app import create_app
-from serving.errors import ServerFailed, TimedOut, Unavailable
-from serving.predictors import NotReadyError
-from serving.settings import Settings
+from serving.clients.errors import ServerFailed, TimedOut, Unavailable
+from serving.page import diagnose
+from serving.page.app import create_app
+from serving.page.predictors import NotReadyError
+from serving.page.settings import Settings
 
 LIGHT, DARK, BLACK = png(204), png(51), png(0)  # 0.8, 0.2, abstained
 
@@ -63,6 +63,24 @@ def test_an_upload_of_bad_files_alone_asks_no_model(page):
     (result,) = page.results(("a.dcm", b"\0" * 128 + b"DICM"))
     assert result["reason"].startswith("a DICOM file")
     assert page.predictor.asked == 0
+
+
+def test_uploads_without_files(page):
+    for files in ([("files", ("", b""))], [("other", ("a.png", LIGHT))]):
+        response = page.client.post("/diagnose", files=files, headers=JSON)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "no_files")
+
+
+def test_too_many_files_are_refused_by_name(tmp_path):
+    with running_page(tmp_path, max_images=2) as page:
+        for files in (
+            [(f"{number}.png", LIGHT) for number in range(3)],
+            [("2.png", zipped(dict.fromkeys("abc", LIGHT)))],
+        ):
+            response = page.upload(*files)
+            assert response.status_code == 413
+            assert "2.png" in response.json()["error"]["message"]
+        assert page.predictor.asked == 0
 
 
 def test_too_many_pixels_are_not_decoded(tmp_path):

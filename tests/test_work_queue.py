@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from serving.work_queue import QueueFullError, WorkQueue
+from serving.page.work_queue import QueueFullError, WorkQueue
 
 
 @pytest.fixture

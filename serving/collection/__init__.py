@@ -1,0 +1,1 @@
+"""Data collection: what clinicians contribute by the page, and its export."""

@@ -1,0 +1,1 @@
+"""The diagnosis page: `python -m serving.webapp`."""

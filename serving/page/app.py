@@ -1,0 +1,192 @@
+"""The diagnosis page as an ASGI application: its routes, and everything they share, put together."""
+
+import asyncio
+import contextlib
+import urllib.parse
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from serving.clients.errors import ServingError
+from serving.collection.store import Collection
+from serving.page import monitoring
+from serving.page.access import Access
+from serving.page.audit_log import AuditLog
+from serving.page.contribute import contribute_router
+from serving.page.diagnose import Diagnose
+from serving.page.errors import PageError
+from serving.page.gate import Gate
+from serving.page.model_now import ModelNow, readiness
+from serving.page.monitoring import Metrics
+from serving.page.pages import Pages
+from serving.page.predictors import Predictor
+from serving.page.sessions import Sessions
+from serving.page.settings import Settings
+from serving.page.view import operating_point
+from serving.page.work_queue import WorkQueue
+
+STATIC_FILES = Path(__file__).parent / "static"
+
+_HOUR = 3600.0  # seconds
+_MOST_TOKEN_BYTES = 2**12
+
+
+def create_app(settings: Settings, predictor: Predictor, collection: Collection | None) -> FastAPI:
+    """Puts the page together.
+
+    Args:
+        settings: of the page.
+        predictor: answers the images; the caller closes it after the page has ended.
+        collection: for the images that clinicians contribute; None for a page without. The caller closes it.
+
+    Returns:
+        The application. Its lifespan ends the threads of its queue and closes its audit log.
+
+    Raises:
+        AuditLogError: if the audit log cannot be written.
+    """
+    audit = AuditLog(settings.audit_log, settings.audit_key or None)
+    metrics = Metrics()
+    queue = WorkQueue(settings.queue, settings.workers, on_begin=metrics.queued)
+    metrics.watch("ladnn_page_queue_images", "Images that wait for a worker", lambda: queue.waiting)
+    metrics.watch("ladnn_page_queue_capacity", "Images that may wait for a worker", lambda: queue.capacity)
+    model = ModelNow(predictor, metrics.set_model)
+    pages = Pages(settings, collection is not None, lambda: model.last)
+    sessions = Sessions(settings.token, settings.session_hours * _HOUR) if settings.token else None
+    access = Access(settings, sessions)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(queue.close, settings.stop_seconds)
+            audit.close()
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app.add_exception_handler(HTTPException, _as_page_error)
+    app.add_exception_handler(RequestValidationError, _as_broken_form)
+    parts = {"settings": settings, "audit": audit, "metrics": metrics, "model": model, "pages": pages}
+    _add_pages(app, model, pages)
+    app.add_api_route("/diagnose", Diagnose(predictor=predictor, queue=queue, **parts), methods=["POST"])
+    _add_login(app, access, sessions, audit, pages)
+    _add_probes(app, predictor, settings, metrics)
+    if collection is not None:
+        _add_collection(app, collection, settings, audit, model, pages)
+    routes = ["/", "/diagnose", "/login", "/logout", "/healthz", "/readyz", "/metrics"]
+    if collection is not None:
+        routes += ["/contribute", "/contribute/withdraw"]
+    app.mount("/static", StaticFiles(directory=STATIC_FILES), name="static")
+    app.add_middleware(Gate, access=access, routes=routes, **parts)
+    return app
+
+
+def _add_pages(app: FastAPI, model: ModelNow, pages: Pages) -> None:
+    @app.get("/")
+    async def index(request: Request) -> Response:
+        try:
+            card, _ = await model.card()
+        except ServingError:
+            return pages.page(request, "index.html", operating_point="")
+        point = operating_point(card, pages.words(request))
+        return pages.page(request, "index.html", card=card, operating_point=point)
+
+
+def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: AuditLog, pages: Pages) -> None:
+    async def note(request: Request, event: str, **more: Any) -> None:
+        record = {"event": event, "request": request.state.id, "address": request.state.caller.address} | more
+        await asyncio.to_thread(audit.write, [record])
+
+    @app.get("/login")
+    async def show(request: Request) -> Response:
+        if sessions is None or request.state.caller.known:
+            return RedirectResponse("/", 303)
+        return pages.page(request, "login.html", failed=False)
+
+    @app.post("/login")
+    async def login(request: Request) -> Response:
+        if sessions is None:
+            raise PageError(404, "no_such_page")
+        caller = request.state.caller
+        right = access.check_login(caller, _token_in(await request.body()))
+        await note(request, "login", success=right)
+        if not right:
+            return pages.page(request, "login.html", status=401, failed=True)
+        response = RedirectResponse("/", 303)
+        name, secure = access.cookie_name(caller.scheme), caller.scheme == "https"
+        age = int(sessions.seconds)
+        response.set_cookie(
+            name, sessions.begin(), max_age=age, path="/", secure=secure, httponly=True, samesite="strict"
+        )
+        return response
+
+    @app.post("/logout")
+    async def logout(request: Request) -> Response:
+        if sessions is None:
+            raise PageError(404, "no_such_page")
+        caller = request.state.caller
+        name, secure = access.cookie_name(caller.scheme), caller.scheme == "https"
+        sessions.end(request.cookies.get(name, ""))
+        await note(request, "logout")
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
+        return response
+
+
+def _add_probes(app: FastAPI, predictor: Predictor, settings: Settings, metrics: Metrics) -> None:
+    ready = readiness(predictor, settings.ready_seconds)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return PlainTextResponse("alive\n")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        reason = await ready.get()
+        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(metrics.text(), media_type=monitoring.CONTENT_TYPE)
+
+
+def _add_collection(
+    app: FastAPI, collection: Collection, settings: Settings, audit: AuditLog, model: ModelNow, pages: Pages
+) -> None:
+    def render(request: Request, template: str, context: Mapping[str, Any], status: int = 200) -> Response:
+        return pages.page(request, template, status=status, **context)
+
+    def record(request: Request, event: Mapping[str, Any]) -> None:
+        caller = request.state.caller
+        common = {"request": request.state.id, "user": caller.user, "address": caller.address}
+        audit.write([dict(event) | common | model.names()])
+
+    def user_of(request: Request) -> str:
+        return request.state.caller.user
+
+    app.include_router(contribute_router(collection, render, settings, user_of=user_of, record=record))
+
+
+def _token_in(body: bytes) -> str:
+    """The token of a login form."""
+    if len(body) > _MOST_TOKEN_BYTES:
+        return ""
+    fields = urllib.parse.parse_qs(body.decode("utf-8", "replace"))
+    return fields.get("token", [""])[0].strip()
+
+
+async def _as_page_error(_: Request, error: Exception) -> Response:
+    """What FastAPI refuses gets a page, too; the gate makes it."""
+    headers = dict(error.headers or {})
+    keys = {404: "no_such_page", 405: "wrong_method"}
+    raise PageError(error.status_code, keys.get(error.status_code, "broken_form"), headers=headers) from error
+
+
+async def _as_broken_form(_: Request, error: Exception) -> Response:
+    raise PageError(400, "broken_form") from error

@@ -1,0 +1,265 @@
+"""POST /diagnose: from an upload to its results, as a page or as JSON. Nothing of it is kept."""
+
+import asyncio
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from ladnn_tf.answer import Answer
+from ladnn_tf.card import Card
+from ladnn_tf.data.preprocess import ImageError
+from serving.page import file_kinds
+from serving.page.audit_log import AuditLog
+from serving.page.errors import PageError, try_later
+from serving.page.form_data import read_form
+from serving.page.intake import Item, decode_within, items_of
+from serving.page.model_now import ModelNow
+from serving.page.monitoring import Metrics
+from serving.page.pages import Pages, prefers_json
+from serving.page.predictors import Predictor
+from serving.page.results_csv import csv_uri
+from serving.page.settings import MEGABYTE, Settings
+from serving.page.view import ResultView, notice, operating_point, view_of
+from serving.page.words import Words
+from serving.page.work_queue import QueueFullError, WorkQueue
+
+FIELD = "files"
+"""The form's field with the files."""
+
+NOT_BEGUN = "not_begun"
+"""What became of an image whose turn did not come, in metrics and audit log, beside `view.STATES`."""
+
+_PICTURES = ("picture", "heat", "cells")
+"""What JSON has not: the pictures are most of a page, and whoever reads JSON has the slices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    """One file with its answer.
+
+    Attributes:
+        view: as it is shown.
+        card, card_sha256: of the model that answered.
+        image_hash: of the file's bytes, keyed; None where there were none.
+        size: of the file in bytes.
+        seconds: that decoding and answering took.
+    """
+
+    view: ResultView
+    card: Card
+    card_sha256: str
+    image_hash: str | None
+    size: int
+    seconds: float
+
+
+class Diagnose:
+    """Answers uploads.
+
+    Args:
+        settings, predictor, queue, audit, metrics, model, pages: of the page.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        predictor: Predictor,
+        queue: WorkQueue,
+        audit: AuditLog,
+        metrics: Metrics,
+        model: ModelNow,
+        pages: Pages,
+    ) -> None:
+        self._settings = settings
+        self._predictor = predictor
+        self._queue = queue
+        self._audit = audit
+        self._metrics = metrics
+        self._model = model
+        self._pages = pages
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers one upload.
+
+        Raises:
+            PageError: if the upload is refused, or the queue cannot take it now.
+            ServingError: if the server behind the predictor fails.
+            ClientDisconnect: if the client went away.
+        """
+        words, as_json = self._pages.words(request), prefers_json(request)
+        items = await self._receive(request, words)
+        jobs = {
+            place: functools.partial(self._answer, item, words, with_pictures=not as_json)
+            for place, item in enumerate(items)
+            if not item.error
+        }
+        try:
+            futures = dict(
+                zip(jobs, self._queue.submit(request.state.caller.key, list(jobs.values())), strict=True)
+            )
+        except QueueFullError as error:
+            raise try_later("queue_full", error.seconds) from error
+        try:
+            results = await self._results(request, items, futures, words)
+        except BaseException as error:
+            self._queue.drop(list(futures.values()))
+            outcome = "client_gone" if isinstance(error, ClientDisconnect) else "failed"
+            await self._note(request, items, _so_far(items, futures), outcome)
+            raise
+        await self._note(request, items, results, "given")
+        return await asyncio.to_thread(self._respond, request, words, results, as_json=as_json)
+
+    async def _receive(self, request: Request, words: Words) -> list[Item]:
+        form = await read_form(
+            request,
+            max_files=self._settings.max_images,
+            max_file_bytes=self._settings.max_image_mb * MEGABYTE,
+            may_be_larger=file_kinds.is_zip,
+        )
+        files = [file for file in form.files if file.field == FIELD]
+        if not files:
+            raise PageError(400, "no_files", field=FIELD)
+        return await asyncio.to_thread(items_of, files, self._settings, words.language, request.state.reserve)
+
+    def _answer(self, item: Item, words: Words, *, with_pictures: bool) -> _Result:
+        """One job: decodes an image, has it answered, and draws what is shown of it."""
+        begun = time.perf_counter()
+        try:
+            pixels = decode_within(item.content, self._settings.max_pixels)
+        except ImageError as error:
+            answer, pixels = Answer(*self._predictor.card(), error=str(error)), None
+        else:
+            asked = time.perf_counter()
+            answer = self._predictor.answer(item.content, pixels)
+            self._metrics.answered(time.perf_counter() - asked)
+        if not with_pictures:
+            answer, pixels = dataclasses.replace(answer, maps=None), None
+        return self._result(item, answer, pixels, words, begun)
+
+    def _result(
+        self, item: Item, answer: Answer, pixels: np.ndarray | None, words: Words, begun: float
+    ) -> _Result:
+        return _Result(
+            view_of(item.name, answer, pixels, words),
+            answer.card,
+            answer.card_sha256,
+            self._audit.image_hash(item.content) if item.content else None,
+            len(item.content),
+            time.perf_counter() - begun,
+        )
+
+    async def _results(
+        self, request: Request, items: Sequence[Item], futures: dict[int, Future], words: Words
+    ) -> list[_Result]:
+        """The results of all items, once all of them are there."""
+        answered = dict(zip(futures, await _all_of(list(futures.values()), request), strict=True))
+        card = None
+        if len(answered) < len(items):
+            first = next(iter(answered.values()), None)
+            card = (first.card, first.card_sha256) if first else await self._model.card()
+        results = []
+        for place, item in enumerate(items):
+            if place in answered:
+                self._model.learn(answered[place].card, answered[place].card_sha256)
+                results.append(answered[place])
+            else:
+                answer = Answer(*card, error=item.error)
+                results.append(self._result(item, answer, None, words, time.perf_counter()))
+        return results
+
+    async def _note(
+        self, request: Request, items: Sequence[Item], results: Sequence[_Result | None], outcome: str
+    ) -> None:
+        """Counts the images and writes their lines in the audit log; raises if they cannot be written."""
+        self._metrics.count_images(result.view.state if result else NOT_BEGUN for result in results)
+        caller = request.state.caller
+        common = {"event": "image", "request": request.state.id, "user": caller.user, "address": caller.address}
+        records = [
+            common
+            | {"image": place, "images": len(items)}
+            | (_about(result) if result else {"state": NOT_BEGUN, **self._model.names()})
+            | {"outcome": outcome}
+            for place, result in enumerate(results, 1)
+        ]
+        await asyncio.to_thread(self._audit.write, records)
+
+    def _respond(self, request: Request, words: Words, results: Sequence[_Result], *, as_json: bool) -> Response:
+        views = [result.view for result in results]
+        point = _operating_points(results, words)
+        card = results[-1].card
+        if as_json:
+            shown = [
+                {name: value for name, value in dataclasses.asdict(view).items() if name not in _PICTURES}
+                for view in views
+            ]
+            content = {"notice": notice(card, words), "operating_point": point, "results": shown}
+            return JSONResponse(content)
+        return self._pages.page(
+            request, "results.html", card=card, results=views, csv_uri=csv_uri(views), operating_point=point
+        )
+
+
+async def _all_of(futures: Sequence[Future], request: Request) -> list[_Result]:
+    """The results of some jobs.
+
+    Raises:
+        ClientDisconnect: if the client goes away before they are there.
+        Exception: the first that a job raised.
+    """
+    done = asyncio.gather(*map(asyncio.wrap_future, futures))
+    gone = asyncio.ensure_future(_wait_until_gone(request))
+    try:
+        await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise ClientDisconnect
+        return done.result()
+    finally:
+        gone.cancel()
+        done.cancel()
+
+
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _so_far(items: Sequence[Item], futures: dict[int, Future]) -> list[_Result | None]:
+    """What there is of the results of an upload that is given up."""
+    done = {place: future for place, future in futures.items() if future.done() and not future.cancelled()}
+    return [
+        done[place].result() if place in done and done[place].exception() is None else None
+        for place in range(len(items))
+    ]
+
+
+def _about(result: _Result) -> dict[str, Any]:
+    view = result.view
+    return {
+        "image_hmac_sha256": result.image_hash,
+        "bytes": result.size,
+        "state": view.state,
+        "call": None if view.positive is None else ("positive" if view.positive else "negative"),
+        "model_version": view.model_version,
+        "card_sha256": view.card_sha256,
+        "seconds": round(result.seconds, 4),
+    }
+
+
+def _operating_points(results: Sequence[_Result], words: Words) -> str:
+    """The threshold in words; of each model, if another one was served before all images were answered."""
+    of_cards = {result.card_sha256: result.card for result in results}
+    points = {
+        sha256: operating_point(card, words, [r.view for r in results if r.card_sha256 == sha256])
+        for sha256, card in of_cards.items()
+    }
+    if len(points) == 1:
+        return next(iter(points.values()))
+    return words("sentence.join").join(f"{of_cards[sha256].version}: {text}" for sha256, text in points.items())

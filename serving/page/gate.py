@@ -1,0 +1,186 @@
+"""The gate: every request passes it on its way in and out.
+
+On the way in: who asks and may they (`access.py`), how much may they send (`body_limits.py`). On the way out: the
+audit log, the security headers, the metrics, and a page or JSON for every error, whatever raised it.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.clients.errors import ServingError, TimedOut, Unavailable
+from serving.page.access import STATIC, Access
+from serving.page.audit_log import AuditLog, AuditLogError
+from serving.page.body_limits import Arriving, Leaving, UploadRoom
+from serving.page.errors import PageError, try_later
+from serving.page.model_now import ModelNow
+from serving.page.monitoring import OTHER, Metrics
+from serving.page.pages import Pages
+from serving.page.settings import MEGABYTE, Settings
+
+CLIENT_GONE = 499
+"""The status of a request whose client went away before there was an answer, in metrics and audit log."""
+
+UPLOADS = ("/diagnose", "/contribute")
+"""The paths that take files."""
+
+_SMALL_BODY = 2**14  # bytes of a form without files
+_SERVER_BACK_SECONDS = 5.0
+
+logger = logging.getLogger("ladnn_tf.serving")
+
+
+class Gate:
+    """ASGI middleware.
+
+    Args:
+        app: what is behind the gate.
+        settings: of the page.
+        routes: the paths that there are, as the metrics call them.
+        access, audit, metrics, model, pages: of the page.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        routes: Collection[str],
+        access: Access,
+        audit: AuditLog,
+        metrics: Metrics,
+        model: ModelNow,
+        pages: Pages,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._routes = frozenset(routes)
+        self._access = access
+        self._audit = audit
+        self._metrics = metrics
+        self._model = model
+        self._pages = pages
+        self._clock = clock
+        self._room = UploadRoom(settings.upload_memory_mb * MEGABYTE, settings.max_uploads)
+        metrics.watch(
+            "ladnn_page_upload_bytes", "Bytes of uploads in memory, as reserved", lambda: self._room.used
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a request pass, or answers it in place of what is behind the gate."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = self._clock()
+        request = Request(scope)
+        request.state.id = secrets.token_hex(8)
+        request.state.caller = None
+
+        async def before(status: int) -> None:
+            await self._audit_request(request, status, self._clock() - begun)
+
+        is_upload = self._is_upload(request)
+        most_bytes = self._settings.max_request_mb * MEGABYTE if is_upload else _SMALL_BODY
+        arriving = Arriving(receive, most_bytes, self._settings.upload_timeout)
+        leaving = Leaving(send, scope["path"], self._settings.upload_timeout, before)
+        try:
+            await self._pass(request, arriving, leaving, most_bytes)
+        except ClientDisconnect:
+            await self._note_gone(request, self._clock() - begun)
+        except Exception as error:  # noqa: BLE001 (the last place that can make an answer of it)
+            await self._refuse(request, arriving, leaving, error)
+        finally:
+            seconds = self._clock() - begun
+            self._metrics.count_request(self._route(scope["path"]), leaving.status or CLIENT_GONE, seconds)
+
+    async def _pass(self, request: Request, arriving: Arriving, leaving: Leaving, most_bytes: int) -> None:
+        request.state.caller = self._access.check(request)
+        size = _content_length(request)
+        if size is not None and size > most_bytes:
+            raise arriving.too_large()
+        if not self._is_upload(request):
+            await self._app(request.scope, arriving, leaving)
+            return
+        with self._room.upload(most_bytes if size is None else size) as reserve:
+            request.state.reserve = reserve
+            await self._app(request.scope, arriving, leaving)
+
+    async def _refuse(self, request: Request, arriving: Arriving, leaving: Leaving, error: Exception) -> None:
+        route = self._route(request.scope["path"])
+        if leaving.status:  # it is too late for another answer; the server closes the connection
+            logger.warning("%s: the answer was broken off: %r", route, error)
+            return
+        refusal = _page_error(error, route)
+        waits_to_send = request.headers.get("expect", "").lower() == "100-continue"
+        if not waits_to_send:
+            await arriving.discard()
+        if not arriving.complete:
+            refusal.headers["Connection"] = "close"
+        response = self._pages.error(request, refusal)
+        try:
+            await response(request.scope, arriving, leaving)
+        except AuditLogError as failure:
+            await self._pages.error(request, _page_error(failure, route))(request.scope, arriving, leaving)
+        except TimeoutError:
+            logger.warning("%s: the client does not take its answer", route)
+
+    async def _audit_request(self, request: Request, status: int, seconds: float) -> None:
+        """Writes the line of a POST; those of strangers are not written, who could fill the disk with them."""
+        caller = request.state.caller
+        if request.method != "POST" or caller is None or not caller.known:
+            return
+        record = {
+            "event": "request",
+            "request": request.state.id,
+            "user": caller.user,
+            "address": caller.address,
+            "route": self._route(request.scope["path"]),
+            "status": status,
+            **self._model.names(),
+            "seconds": round(seconds, 4),
+        }
+        await asyncio.to_thread(self._audit.write, [record])
+
+    async def _note_gone(self, request: Request, seconds: float) -> None:
+        try:
+            await self._audit_request(request, CLIENT_GONE, seconds)
+        except AuditLogError as error:
+            logger.error("%s", error)
+
+    def _is_upload(self, request: Request) -> bool:
+        return request.method == "POST" and request.scope["path"] in UPLOADS
+
+    def _route(self, path: str) -> str:
+        if path in self._routes:
+            return path
+        return STATIC.rstrip("/") if path.startswith(STATIC) else OTHER
+
+
+def _content_length(request: Request) -> int | None:
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _page_error(error: Exception, route: str) -> PageError:
+    """What to tell of an error; what is nobody's business but the operator's goes to the log."""
+    if isinstance(error, PageError):
+        return error
+    if isinstance(error, ServingError):
+        logger.warning("%s: %s", route, error)
+        if isinstance(error, Unavailable):
+            return try_later("server_unavailable", error.retry_after or _SERVER_BACK_SECONDS)
+        return (
+            PageError(504, "server_timed_out") if isinstance(error, TimedOut) else PageError(502, "server_failed")
+        )
+    if isinstance(error, AuditLogError):
+        logger.error("%s", error)
+        return PageError(500, "not_audited")
+    logger.error("%s failed", route, exc_info=error)
+    return PageError(500, "failed")

@@ -1,0 +1,123 @@
+"""What answers the page's images: a TFLite file in this process, or TensorFlow Serving behind a client."""
+
+import functools
+from typing import Protocol
+
+import numpy as np
+
+from ladnn_tf.answer import Answer
+from ladnn_tf.card import Card
+from ladnn_tf.data import preprocess, quality
+from ladnn_tf.data.phantom_slice import example_png
+from ladnn_tf.edge_predictor import EdgePredictor
+from serving.clients.serving_client import ServingClient
+
+
+class NotReadyError(Exception):
+    """A predictor that gives no answers, with what is wrong with it."""
+
+
+class Predictor(Protocol):
+    """Answers one image at a time; threads share it."""
+
+    def card(self) -> tuple[Card, str]:
+        """The card of the model that answers now, and the SHA-256 of its JSON.
+
+        Raises:
+            ServingError: if the server behind it fails.
+        """
+
+    def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:
+        """Answers one image; waits until the answer is there.
+
+        Args:
+            encoded: a PNG or JPEG file that `preprocess.decode` reads.
+            pixels: `(H, W, 3)` uint8 RGB in [0, 255], what it holds.
+
+        Returns:
+            The answer with its maps, an abstention with its reason, or an error that concerns this image alone.
+
+        Raises:
+            ServingError: if the server behind it fails.
+        """
+
+    def ready(self) -> None:
+        """Answers a phantom slice.
+
+        Raises:
+            NotReadyError: with the reason, if there is no answer.
+            ServingError: if the server behind it fails.
+        """
+
+    def close(self) -> None:
+        """Lets go of connections and memory; the predictor must not be used afterwards."""
+
+
+class EmbeddedPredictor:
+    """The edge predictor: a TFLite file in this process.
+
+    Args:
+        predictor: with its model and its check for chest-CT slices.
+    """
+
+    def __init__(self, predictor: EdgePredictor) -> None:
+        self._predictor = predictor
+
+    def card(self) -> tuple[Card, str]:
+        """As `Predictor.card`; always the same."""
+        return self._predictor.card, self._predictor.card_sha256
+
+    def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:  # noqa: ARG002 (the protocol has both)
+        """As `Predictor.answer`."""
+        return self._predictor.answer(pixels)[0]
+
+    def ready(self) -> None:
+        """As `Predictor.ready`."""
+        _check_ready(self)
+
+    def close(self) -> None:
+        """As `Predictor.close`: there is nothing to let go of."""
+
+
+class RemotePredictor:
+    """TensorFlow Serving behind a client.
+
+    Args:
+        client: of the server; it is closed with the predictor.
+        check: whether to abstain from what is no chest-CT slice (`data/quality.py`), which the server does not do.
+    """
+
+    def __init__(self, client: ServingClient, *, check: bool = True) -> None:
+        self._client = client
+        self._check = check
+
+    def card(self) -> tuple[Card, str]:
+        """As `Predictor.card`; it changes when the server takes up another version."""
+        return self._client.card()
+
+    def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:
+        """As `Predictor.answer`."""
+        reason = quality.refusal(pixels) if self._check else ""
+        if reason:
+            return Answer(*self.card(), abstained=True, reason=reason)
+        return self._client.ask([encoded], explain=True)[0]
+
+    def ready(self) -> None:
+        """As `Predictor.ready`."""
+        _check_ready(self)
+
+    def close(self) -> None:
+        """As `Predictor.close`."""
+        self._client.close()
+
+
+def _check_ready(predictor: Predictor) -> None:
+    answer = predictor.answer(*_example())
+    if answer.error or answer.abstained:
+        raise NotReadyError(f"the phantom slice gets no answer: {answer.error or answer.reason}")
+
+
+@functools.cache
+def _example() -> tuple[bytes, np.ndarray]:
+    encoded = example_png()
+    return encoded, preprocess.decode(encoded)

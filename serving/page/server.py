@@ -1,0 +1,99 @@
+"""Runs the page: uvicorn in this process, one of it, ended by SIGTERM or SIGINT once its requests are done."""
+
+import asyncio
+import signal
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from serving.page.settings import Settings
+
+HEADER_SECONDS = 20.0
+"""For the first line and the headers of a request to arrive."""
+
+_MOST_HEADER_BYTES = 2**15
+_KEEP_ALIVE_SECONDS = 15
+
+
+class PageProtocol(H11Protocol):
+    """HTTP/1.1 that waits for a request's headers only so long, from the opening of the connection on.
+
+    uvicorn alone waits for them for ever, so that a few hundred connections that say nothing would shut out
+    everybody else.
+    """
+
+    header_seconds = HEADER_SECONDS
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begins to wait."""
+        super().connection_made(transport)
+        self._wait_or_not()
+
+    def data_received(self, data: bytes) -> None:
+        """Ends waiting, if these are the last bytes of the headers."""
+        super().data_received(data)
+        self._wait_or_not()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_or_not(self) -> None:
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_waiting()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def config_of(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves the page.
+
+    Args:
+        app: of `create_app`.
+        settings: where and how.
+        options: of `uvicorn.Config`, such as `ssl_certfile` and `ssl_keyfile`.
+    """
+    return uvicorn.Config(
+        app,
+        host=settings.host.strip("[]"),
+        port=settings.port,
+        http=PageProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # it would hold addresses beyond the audit log's
+        proxy_headers=False,  # `access.py` reads them, from trusted proxies alone
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=round(settings.stop_seconds),
+        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+        **options,
+    )
+
+
+def serve(config: uvicorn.Config) -> None:
+    """Serves until SIGTERM or SIGINT, then lets the requests that are there finish.
+
+    Raises:
+        SystemExit: with status 1 if the port is taken, which uvicorn has logged then.
+    """
+    # uvicorn raises the signal that ended it again, when it has ended; without this the process would end by it
+    # there, and nothing could be closed.
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        uvicorn.Server(config).run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, previous)

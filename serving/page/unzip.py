@@ -1,0 +1,135 @@
+"""Zip files of an upload, unpacked in memory and distrusted.
+
+The sizes in the headers bound what is unpacked, so a header that lies gives a damaged file, never a large one.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+from serving.page.settings import MEGABYTE
+from serving.page.words import words_of
+
+_MOST_DIRECTORY_BYTES = 2**22  # of the table of members: 90,000 of the shortest entries, 25 MB when read
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others can ask for gigabytes to unpack with
+_ENCRYPTED = 0x1  # APPNOTE.TXT, 4.4.4
+_UTF8 = 0x800  # the same
+
+_LITTER = ("thumbs.db", "desktop.ini", ".ds_store")
+
+# What the zip module lets through from damaged files.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # NotImplementedError is one
+)
+
+
+class ZipError(ValueError):
+    """A zip file, or a member of one, that is not unpacked; the message is one of the English reasons."""
+
+
+class _TooMuchDirectoryError(Exception):
+    pass
+
+
+class _Bounded(io.BytesIO):
+    """Refuses to give the whole table of members of a file that lists millions."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MOST_DIRECTORY_BYTES:
+            raise _TooMuchDirectoryError
+        return super().read(size)
+
+
+class Archive:
+    """A zip file.
+
+    Args:
+        content: its bytes.
+        language: of the one who sent it; Chinese names without a mark are taken to be in the encoding of Windows.
+
+    Raises:
+        ZipError: if it is damaged, lists far too many members, or has none that is a file.
+    """
+
+    def __init__(self, content: bytes, language: str = "en") -> None:
+        texts = words_of("en")
+        try:
+            self._archive = zipfile.ZipFile(_Bounded(content))
+            members = self._archive.infolist()
+        except _TooMuchDirectoryError as error:
+            raise ZipError(texts("reason.zip_directory")) from error
+        except _DAMAGED as error:
+            raise ZipError(texts("reason.zip_damaged", detail=_one_line(error))) from error
+        self._language = language
+        named = [(self._name(member), member) for member in members if not member.is_dir()]
+        self._members = [(name, member) for name, member in named if not _is_litter(name)]
+        if not self._members:
+            raise ZipError(texts("reason.zip_empty"))
+
+    def __len__(self) -> int:
+        """How many files there are, without folders and what macOS and Windows leave beside files."""
+        return len(self._members)
+
+    def unpacked_bytes(self, most_bytes: int) -> int:
+        """What `unpack` gives together, at most: the sizes in the headers, beyond which nothing is unpacked."""
+        return sum(member.file_size for _, member in self._members if member.file_size <= most_bytes)
+
+    def unpack(self, most_bytes: int) -> Iterator[tuple[str, bytes | ZipError]]:
+        """Unpacks file by file.
+
+        Args:
+            most_bytes: of one file; a larger one is not unpacked.
+
+        Yields:
+            The name as it stands in the zip file, and the content, or why this file is not unpacked.
+        """
+        for name, member in self._members:
+            try:
+                yield name, self._read(member, most_bytes)
+            except ZipError as error:
+                yield name, error
+
+    def _read(self, member: zipfile.ZipInfo, most_bytes: int) -> bytes:
+        texts = words_of("en")
+        if member.flag_bits & _ENCRYPTED:
+            raise ZipError(texts("reason.zip_encrypted"))
+        if member.compress_type not in _METHODS:
+            raise ZipError(texts("reason.zip_method"))
+        if member.file_size > most_bytes:
+            raise ZipError(texts("reason.file_too_large", most=most_bytes // MEGABYTE))
+        try:
+            with self._archive.open(member) as opened:
+                return opened.read(member.file_size)  # what goes on behind it is not unpacked; the checksum tells
+        except _DAMAGED as error:
+            raise ZipError(texts("reason.zip_member_damaged", detail=_one_line(error))) from error
+
+    def _name(self, member: zipfile.ZipInfo) -> str:
+        if member.flag_bits & _UTF8:
+            return member.filename
+        raw = member.orig_filename.encode("cp437", "replace")
+        # macOS writes UTF-8 without the mark, Windows its own encoding.
+        for encoding in ("utf-8", "gb18030") if self._language == "zh" else ("utf-8",):
+            try:
+                return raw.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+        return member.filename
+
+
+def _is_litter(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1].lower() in _LITTER
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,289 @@
+"""What a reader sees of an answer: sentences in the reader's language, and pictures.
+
+Nothing here decides anything: the call and the threshold are the answer's, the figures are the card's.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from ladnn_tf.answer import Answer
+from ladnn_tf.card import NOTICE, Card
+from ladnn_tf.edge_files import printable
+from ladnn_tf.labels import COVID, LESIONS
+from serving.page import percent, pictures
+from serving.page.reasons import reason_in
+from serving.page.words import Words
+
+STATES = ("answered", "abstained", "error")
+"""Whether an image has an answer, has none as it is no chest-CT slice, or has none for another reason."""
+
+_NAME_CHARACTERS = 160  # of a file's name, longer ones lose their middle
+_RULE = re.compile(r"the highest with a sensitivity of at least (\d+(?:\.\d+)?) on validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class LesionView:
+    """One lesion of an answer.
+
+    Attributes:
+        label: one of `labels.LESIONS`.
+        name: in the reader's language.
+        probability: in [0, 1], not calibrated.
+        percent: the same in per cent.
+    """
+
+    label: str
+    name: str
+    probability: float
+    percent: str
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatView:
+    """One map of an answer.
+
+    Attributes:
+        label: `covid` or one of `labels.LESIONS`.
+        name: in the reader's language.
+        uri: `pictures.heat_uri` of the map.
+        text: what the map shows, in words, for readers who do not see it.
+    """
+
+    label: str
+    name: str
+    uri: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultView:
+    """One image with its answer, ready to be shown; all texts are in the reader's language.
+
+    Attributes:
+        file: `shown_name` of the image.
+        state: one of `STATES`.
+        sentence: the probability, the threshold and the call; where there is no answer, that there is none.
+        threshold: of the call.
+        threshold_percent: the same in per cent, with the digits of `percent`.
+        model_version, card_sha256: of the model that answered.
+        unfit: whether the model failed its comparison with its run, or never had one.
+        notice: what the model must not be used for.
+        picture: `pictures.slice_uri` of the slice; empty if it could not be read.
+        reason: why there is no answer, else empty.
+        reason_language: of `reason`, which may be English on a Chinese page.
+        covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer, as is `positive`, and
+            all that follows is empty.
+        positive: the call.
+        percent: `covid` in per cent, on the same side of the threshold as `covid`.
+        digits: behind the point of `percent`.
+        bin_sentence: how often validation images with such a score were COVID-19, or that nobody knows.
+        lesions: in the order of `labels.LESIONS`; empty for a baseline.
+        lesion_caveat: how the lesions must be read.
+        lesions_valid: whether the lesions mean anything beside this call; None where that is not known.
+        heat: the maps, COVID-19 first.
+        scale: `pictures.scale_uri`, the colours of the maps from the lowest to the highest; empty without maps.
+        cells: height and width of a map, in words.
+    """
+
+    file: str
+    state: str
+    sentence: str
+    threshold: float
+    threshold_percent: str
+    model_version: str
+    card_sha256: str
+    unfit: bool
+    notice: str
+    picture: str = ""
+    reason: str = ""
+    reason_language: str = ""
+    covid: float | None = None
+    positive: bool | None = None
+    percent: str = ""
+    digits: int = 0
+    bin_sentence: str = ""
+    lesions: list[LesionView] = dataclasses.field(default_factory=list)
+    lesion_caveat: str = ""
+    lesions_valid: bool | None = None
+    heat: list[HeatView] = dataclasses.field(default_factory=list)
+    scale: str = ""
+    cells: str = ""
+
+
+def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) -> ResultView:
+    """An answer as it is shown.
+
+    Args:
+        file: the image's name as it was sent, which may hold anything.
+        answer: of the image; for a file that never reached the predictor one with its `error`.
+        pixels: `(H, W, 3)` uint8 RGB, the slice as its file has it; None if it could not be read.
+        words: of the reader's language.
+    """
+    reason, reason_language = reason_in(words, answer.reason or answer.error)
+    digits = 0 if answer.covid is None else percent.digits_apart(answer.covid, answer.threshold)
+    common = {
+        "file": shown_name(file),
+        "threshold": answer.threshold,
+        "threshold_percent": percent.share(answer.threshold, words, digits),
+        "model_version": answer.model_version,
+        "card_sha256": answer.card_sha256,
+        "unfit": answer.unfit,
+        "notice": notice(answer.card, words),
+        "picture": "" if pixels is None else pictures.slice_uri(pixels),
+        "reason": reason,
+        "reason_language": reason_language,
+    }
+    if answer.covid is None:
+        state = "abstained" if answer.abstained else "error"
+        return ResultView(state=state, sentence=words(f"view.{state}"), **common)
+    view = ResultView(
+        state="answered",
+        sentence=_sentence(answer, words, digits),
+        covid=answer.covid,
+        positive=answer.positive,
+        percent=_covid_percent(answer, words, digits),
+        digits=digits,
+        bin_sentence=_bin_sentence(answer.card, answer.covid, words),
+        lesions=[
+            LesionView(label, words(f"lesion.{label}"), value, percent.probability(value, words))
+            for label, value in answer.lesions.items()
+        ],
+        lesion_caveat=_lesion_caveat(answer, words),
+        lesions_valid=_lesions_valid(answer),
+        **common,
+    )
+    if answer.maps is None:
+        return view
+    rows, columns = answer.maps.shape[:2]
+    return dataclasses.replace(
+        view,
+        heat=_heat(answer.maps, words),
+        scale=pictures.scale_uri(),
+        cells=words("view.cells", rows=rows, columns=columns),
+    )
+
+
+def shown_name(file: str) -> str:
+    """A file's name that is safe to show: no control characters, no way up or to a root, not too long.
+
+    Folders stay, as the files of a zip or a folder are often called `001.png` in every one of them.
+    """
+    parts = [part for part in re.split(r"[/\\]", file) if part not in ("", ".", "..")]
+    name = printable("/".join(parts)).strip() or "?"
+    if len(name) <= _NAME_CHARACTERS:
+        return name
+    end = _NAME_CHARACTERS // 2
+    return f"{name[: _NAME_CHARACTERS - end - 1]}…{name[-end:]}"
+
+
+def notice(card: Card, words: Words) -> str:
+    """What the model must not be used for: the card's own words, translated where they are the usual ones."""
+    return words("notice") if card.notice == NOTICE else card.notice
+
+
+def _covid_percent(answer: Answer, words: Words, digits: int) -> str:
+    if answer.covid == answer.threshold:
+        return percent.share(answer.covid, words, digits)
+    return percent.probability(answer.covid, words, digits)
+
+
+def _sentence(answer: Answer, words: Words, digits: int) -> str:
+    shown, threshold = _covid_percent(answer, words, digits), percent.share(answer.threshold, words, digits)
+    if answer.positive:
+        key = "view.positive_at" if shown == threshold else "view.positive_above"
+    else:
+        key = "view.negative_just_below" if shown == threshold else "view.negative_below"
+    return words(key, probability=shown, threshold=threshold)
+
+
+def _bin_sentence(card: Card, covid: float, words: Words) -> str:
+    found = card.score_bin(covid)
+    if found is None:
+        return words("view.bin_unknown")
+    scores = percent.span(found.low, found.high, words)
+    if found.interval is None:
+        return words("view.bin_empty", scores=scores)
+    key = "view.bin_one" if found.positives == 1 else "view.bin_many"
+    return words(
+        key,
+        scores=scores,
+        positives=found.positives,
+        images=found.images,
+        share=percent.share(found.positives / found.images, words),
+        interval=percent.interval(*found.interval, words),
+    )
+
+
+def _lesions_valid(answer: Answer) -> bool | None:
+    if not answer.lesions or not answer.card.lesion_targets:
+        return None
+    return bool(answer.positive) or answer.card.lesion_targets != "positives"
+
+
+def _lesion_caveat(answer: Answer, words: Words) -> str:
+    if not answer.lesions:
+        return ""
+    if not answer.card.lesion_targets:
+        return words("view.lesions_unknown")
+    return words("view.lesions_valid" if _lesions_valid(answer) else "view.lesions_ignore")
+
+
+def _heat(maps: np.ndarray, words: Words) -> list[HeatView]:
+    views = []
+    for label, heat in zip((COVID, *LESIONS), np.moveaxis(maps, -1, 0), strict=False):  # a baseline has the first
+        name = words(f"lesion.{label}")
+        views.append(HeatView(label, name, pictures.heat_uri(heat), _heat_text(heat, name, words)))
+    return views
+
+
+def _heat_text(heat: np.ndarray, name: str, words: Words) -> str:
+    """Where in the picture a map is highest; it says nothing of the patient's left and right."""
+    if heat.max() <= heat.min():
+        return words("view.heat_flat", name=name)
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    vertical = ("upper", "middle", "lower")[3 * int(row) // heat.shape[0]]
+    horizontal = ("left", "centre", "right")[3 * int(column) // heat.shape[1]]
+    return words("view.heat_highest", name=name, place=words(f"view.place.{vertical}_{horizontal}"))
+
+
+def operating_point(card: Card, words: Words, results: Iterable[ResultView] = ()) -> str:
+    """The threshold, how it was chosen, and what it did on validation, in words.
+
+    Args:
+        card: of the model that answered.
+        words: of the reader's language.
+        results: shown beside it; the threshold gets as many digits as their probabilities need.
+    """
+    digits = max((result.digits for result in results), default=0)
+    threshold = percent.share(card.threshold, words, digits)
+    rule = _RULE.fullmatch(card.threshold_rule)
+    if rule:
+        sensitivity = percent.share(float(rule[1]), words)
+        sentences = [words("view.point_rule", threshold=threshold, sensitivity=sensitivity)]
+    else:
+        sentences = [words("view.point", threshold=threshold, rule=card.threshold_rule)]
+    return words("sentence.join").join(sentences + _on_validation(card, words))
+
+
+def _on_validation(card: Card, words: Words) -> list[str]:
+    """What the card says of validation at the threshold; nothing where it says nothing or of another one."""
+    validation = card.metrics.get("validation")
+    try:
+        point = validation["covid"]["at_threshold"]
+        if abs(point["threshold"] - card.threshold) > 1e-9:
+            return []
+        figures = {
+            name: words(
+                "view.figure",
+                value=percent.share(point[name]["value"], words),
+                interval=percent.interval(point[name]["low"], point[name]["high"], words),
+            )
+            for name in ("sensitivity", "specificity")
+        }
+        counts = {name: int(validation[name]) for name in ("images", "patients", "positives")}
+    except (LookupError, TypeError, ValueError):
+        return []
+    return [words("view.on_validation", **figures), words("view.prevalence", **counts)]
