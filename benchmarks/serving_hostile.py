@@ -10,13 +10,15 @@ memory must not grow after the first quarter; and no file may be new or changed 
 
 import collections
 import concurrent.futures
+import dataclasses
+import functools
 import io
 import json
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import client as http_client
 from pathlib import Path
 
@@ -28,12 +30,15 @@ from benchmarks.worker import CHECKOUT
 from ladnn_tf import command
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import PNG_SIGNATURE, decode
+from serving.collection.consent import consent
+from serving.collection.store import Collection
 
 USAGE = "python -m benchmarks.serving_hostile --tflite=FILE [--uploads=2000]"
 _CLIENTS = 4
 _LOOKS = 20  # at the memory
 _GROWTH = 1.1  # of the memory from the second quarter to the last that counts as flat: allocators keep some
 _TIMEOUT = 300.0  # seconds
+CONTRIBUTION = "a contribution"
 _HUGE = 100 * 10**6  # bytes
 
 Files = list[tuple[str, bytes]]
@@ -142,40 +147,61 @@ def judge(status: int, body: bytes, good: int) -> str:
 def attempts(port: int) -> dict[str, Callable[[], tuple[str, int, str]]]:
     """Everything that is tried: name -> a function that tries it and says name, status and what is wrong."""
 
-    def attempt(name: str, path: str, body: bytes, headers: Mapping[str, str], verdict: Verdict):
+    def attempt(name: str, path: str, form: tuple[bytes, dict[str, str]], verdict: Verdict):
         def run() -> tuple[str, int, str]:
-            status, answer = send(port, path, body, headers)
+            status, answer = send(port, path, *form)
             return name, status, verdict(status, answer)
 
         return run
 
-    def refused(status: int, body: bytes) -> str:
-        return "" if 400 <= status < 500 else f"status {status} {body[:100]!r}, expected a refusal"
-
-    def cut_off(status: int, body: bytes) -> str:
-        # A server that answers before it has read everything may close the connection under the client.
-        return "" if status == 0 else refused(status, body)
-
     tried = {}
     for name, (files, good) in hostile_uploads().items():
-        body, headers = multipart([("files", file, content) for file, content in files])
-        tried[name] = attempt(name, "/diagnose", body, headers, lambda *answer, good=good: judge(*answer, good))
+        form = multipart([("files", file, content) for file, content in files])
+        tried[name] = attempt(name, "/diagnose", form, lambda *answer, good=good: judge(*answer, good))
+    for name, form in broken_forms().items():
+        tried[name] = attempt(name, "/diagnose", form, _refused)
+    tried["100 MB"] = attempt("100 MB", "/diagnose", multipart([("files", "huge.png", b"\0" * _HUGE)]), _cut_off)
+    for name, form in contributions().items():
+        verdict = _accepted if name == CONTRIBUTION else _refused
+        tried[name] = attempt(name, "/contribute", form, verdict)
+    return tried
+
+
+def broken_forms() -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Name -> body and headers of what is no form with files."""
     body, headers = multipart([("files", "slice.png", example_png())])
-    broken = {
+    return {
         "no boundary": (body, headers | {"Content-Type": "multipart/form-data"}),
         "another boundary": (body, headers | {"Content-Type": "multipart/form-data; boundary=other"}),
         "cut multipart": (body[: len(body) // 2], headers),
         "no form": (b'{"files": []}', headers | {"Content-Type": "application/json"}),
         "nothing": (b"", headers),
     }
-    for name, (content, about) in broken.items():
-        tried[name] = attempt(name, "/diagnose", content, about, refused)
-    body, headers = multipart([("files", "huge.png", b"\0" * _HUGE)])
-    tried["100 MB"] = attempt("100 MB", "/diagnose", body, headers, cut_off)
-    name = "a contribution without consent"
-    body, headers = multipart([("files", "slice.png", example_png())])
-    tried[name] = attempt(name, "/contribute", body, headers, refused)
-    return tried
+
+
+def contributions() -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Name -> body and headers of contributions to the data collection, of which `CONTRIBUTION` alone is right."""
+    agreed = {"consent": consent("en").sha256, "agree": "yes", "covid": "yes", "corner_percent": "10"}
+    good, cut = ("files", "slice.png", example_png()), ("files", "cut.png", example_png()[:5000])
+    return {
+        CONTRIBUTION: multipart([good], **agreed, corner="top_left"),
+        "a contribution without consent": multipart([good], **(agreed | {"agree": ""})),
+        "a contribution with a cut image": multipart([good, cut], **agreed),
+        "a contribution of a zip": multipart([("files", "a.zip", _zip({"1.png": example_png()}))], **agreed),
+    }
+
+
+def _accepted(status: int, body: bytes) -> str:
+    return "" if status == http_client.OK else f"status {status} {body[:100]!r}, expected a receipt"
+
+
+def _refused(status: int, body: bytes) -> str:
+    return "" if 400 <= status < 500 else f"status {status} {body[:100]!r}, expected a refusal"
+
+
+def _cut_off(status: int, body: bytes) -> str:
+    # A server that answers before it has read everything may close the connection under the client.
+    return "" if status == 0 else _refused(status, body)
 
 
 def watched(folders: Mapping[str, Path]) -> dict[Path, tuple[int, int]]:
@@ -198,12 +224,50 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def storm(server: Server, port: int, uploads: int) -> tuple[collections.Counter, dict[str, str], list[int]]:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a storm of uploads did.
+
+    Attributes:
+        statuses: (name, status) -> how often.
+        wrong: name -> what was wrong with the last such upload.
+        memory: of the server in bytes, before the first upload and after every so many.
+        ready: whether the page was ready at the end.
+        changed: files that are new or changed outside the data folder.
+        contributions: that the data collection holds.
+    """
+
+    statuses: Mapping[tuple[str, int], int]
+    wrong: Mapping[str, str]
+    memory: Sequence[int]
+    ready: bool
+    changed: Sequence[str]
+    contributions: int
+
+    @property
+    def faults(self) -> list[str]:
+        """Everything that should not have happened, a sentence each."""
+        found = [f"{name}: {fault}" for name, fault in self.wrong.items()]
+        quarter = len(self.memory) // 4
+        early, late = max(self.memory[quarter : 2 * quarter]), max(self.memory[-quarter:])
+        if late > _GROWTH * early:
+            found.append(f"the memory grew from {early / 1e6:.0f} to {late / 1e6:.0f} MB")
+        if not self.ready:
+            found.append("the page is not ready any more")
+        found += [f"{path} is new or changed" for path in self.changed]
+        accepted = self.statuses.get((CONTRIBUTION, http_client.OK), 0)
+        if self.contributions != accepted:
+            found.append(f"{accepted} contributions got a receipt, {self.contributions} are stored")
+        return found
+
+
+def storm(
+    server: Server, port: int, uploads: int
+) -> tuple[collections.Counter[tuple[str, int]], dict[str, str], list[int]]:
     """Sends the uploads.
 
     Returns:
-        (name, status) -> how often; name -> what was wrong with the last such upload; the memory in bytes, from
-        before the first upload on, after every so many.
+        `statuses`, `wrong` and `memory` of the outcome.
     """
     kinds = list(attempts(port).values())
     statuses: collections.Counter[tuple[str, int]] = collections.Counter()
@@ -221,45 +285,47 @@ def storm(server: Server, port: int, uploads: int) -> tuple[collections.Counter,
     return statuses, wrong, memory
 
 
+def measure(tflite: Path, uploads: int) -> Outcome:
+    """Starts the page in an empty place and sends the uploads.
+
+    Args:
+        tflite: the page's model.
+        uploads: how many.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        data = Path(temporary) / "data"
+        places = {name: Path(temporary) / name for name in ("home", "tmp")}
+        for place in places.values():
+            place.mkdir()
+        elsewhere = {"checkout": CHECKOUT, **places}
+        port = free_port()
+        arguments = [*page_arguments(tflite, port), f"--data={data}"]
+        variables = {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"]), "PYTHONDONTWRITEBYTECODE": "1"}
+        before = watched(elsewhere)
+        ready = functools.partial(status_of, port, "/readyz")
+        with running("the page", "serving.webapp", arguments, lambda: ready() == 200, variables) as server:
+            statuses, wrong, memory = storm(server, port, uploads)
+            alive = ready() == 200
+        changed = sorted(str(path) for path, state in watched(elsewhere).items() if before.get(path) != state)
+        with Collection(data) as collection:
+            return Outcome(statuses, wrong, memory, alive, changed, collection.count())
+
+
 def main(argv: list[str]) -> int:
     """The command; the exit status is 1 if anything went wrong."""
     flag_values = flags.FlagValues()
     flags.DEFINE_string("tflite", None, "TFLite file of the page", required=True, flag_values=flag_values)
     flags.DEFINE_integer("uploads", 2000, "how many", 40, flag_values=flag_values)
     command.parse(flag_values, argv, USAGE)
-    with tempfile.TemporaryDirectory() as temporary:
-        places = {name: Path(temporary) / name for name in ("home", "tmp", "data")}
-        for place in places.values():
-            place.mkdir()
-        elsewhere = {"checkout": CHECKOUT, **places}
-        data = elsewhere.pop("data")
-        port = free_port()
-        arguments = [*page_arguments(Path(flag_values.tflite).absolute(), port), f"--data={data}"]
-        variables = {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"]), "PYTHONDONTWRITEBYTECODE": "1"}
-        before = watched(elsewhere)
-        with running("the page", "serving.webapp", arguments, lambda: status_of(port, "/readyz") == 200,
-                     variables) as server:  # fmt: skip
-            statuses, wrong, memory = storm(server, port, flag_values.uploads)
-            alive = status_of(port, "/readyz") == 200
-            threads = server.threads
-        changed = sorted(str(path) for path, state in watched(elsewhere).items() if before.get(path) != state)
-        stored = sorted(str(path.relative_to(data)) for path in _files(data))
-    return _report(statuses, wrong, memory, alive, threads, changed, stored)
-
-
-def _report(statuses, wrong, memory, alive, threads, changed, stored) -> int:
-    for (name, status), count in sorted(statuses.items()):
-        print(f"{count:6} x {status or 'cut':>4}  {name}{'  WRONG: ' + wrong[name] if name in wrong else ''}")
-    quarter = len(memory) // 4
-    early, late = max(memory[quarter : 2 * quarter]), max(memory[-quarter:])
-    print(
-        f"\nmemory, MB: {' '.join(f'{resident / 1e6:.0f}' for resident in memory)}; {threads} threads at the end"
-    )
-    print(f"the most in the second quarter {early / 1e6:.0f} MB, in the last {late / 1e6:.0f} MB")
-    print(f"ready at the end: {'yes' if alive else 'NO'}")
-    print(f"new or changed outside the data folder: {', '.join(changed) or 'nothing'}")
-    print(f"in the data folder: {', '.join(stored) or 'nothing'}")
-    return int(bool(wrong) or not alive or bool(changed) or late > _GROWTH * early)
+    outcome = measure(Path(flag_values.tflite).absolute(), flag_values.uploads)
+    for (name, status), count in sorted(outcome.statuses.items()):
+        print(f"{count:6} x {status or 'cut':>4}  {name}")
+    print(f"\nmemory, MB: {' '.join(f'{resident / 1e6:.0f}' for resident in outcome.memory)}")
+    print(f"contributions stored: {outcome.contributions}")
+    print(f"new or changed outside the data folder: {', '.join(outcome.changed) or 'nothing'}")
+    print(f"ready at the end: {'yes' if outcome.ready else 'no'}")
+    print("\n".join(f"WRONG: {fault}" for fault in outcome.faults) or "nothing went wrong")
+    return int(bool(outcome.faults))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The benchmarks of page and double: what they send, how they count, and what they call wrong."""
 
 import contextlib
+import dataclasses
 import email.parser
 import email.policy
 import io
@@ -100,15 +101,23 @@ def test_a_file_that_is_new_or_changed_is_seen(tmp_path):
     assert {path.name for path, state in after.items() if before.get(path) != state} == {"old", "new"}
 
 
-def test_memory_that_grows_or_a_file_outside_fails_the_report(capsys):
-    flat = [100, 120, 120, 120, 120, 120, 120, 125]
-    report = serving_hostile._report
-    assert report({("a", 200): 1}, {}, flat, True, 9, [], []) == 0
-    assert report({("a", 200): 1}, {}, [*flat[:-1], 160], True, 9, [], []) == 1
-    assert report({("a", 200): 1}, {}, flat, True, 9, ["/tmp/evil.png"], []) == 1
-    assert report({("a", 200): 1}, {}, flat, False, 9, [], []) == 1
-    assert report({("a", 500): 1}, {"a": "status 500"}, flat, True, 9, [], []) == 1
-    assert "WRONG: status 500" in capsys.readouterr().out
+FLAT = [100, 120, 120, 120, 120, 120, 120, 125]
+FINE = serving_hostile.Outcome({("a contribution", 200): 2, ("a", 413): 1}, {}, FLAT, True, [], 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"memory": [*FLAT[:-1], 140_000_000]}, "the memory grew from 0 to 140 MB"),
+        ({"changed": ["/tmp/evil.png"]}, "/tmp/evil.png is new or changed"),
+        ({"ready": False}, "the page is not ready any more"),
+        ({"contributions": 1}, "2 contributions got a receipt, 1 are stored"),
+        ({"wrong": {"a": "status 500"}}, "a: status 500"),
+    ],
+)
+def test_what_went_wrong_is_said(changes, fault):
+    assert FINE.faults == []
+    assert dataclasses.replace(FINE, **changes).faults == [fault]
 
 
 def test_a_server_that_ends_is_an_error_with_its_last_words():
