@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ladnn_tf.files import file_sha256, write_atomically
-from ladnn_tf.labels import COVID, LESION_TARGETS, LESIONS, TASKS
+from ladnn_tf.labels import COVID, LESION_TARGETS, LESIONS, PHANTOM_DATA, TASKS
 
 FORMAT = 2
 FITNESS = ("fit", "unfit", "unmeasured")
@@ -16,6 +16,7 @@ FITNESS = ("fit", "unfit", "unmeasured")
 NOTICE = "For research use only. Not a medical device; not for diagnosis or for decisions about patients."
 
 _UNFIT = "UNFIT MODEL: it did not pass the comparison with the model it was made of, or never had one."
+_OF_PHANTOMS = "PHANTOM MODEL: it was trained on drawn slices; what it says of a patient means nothing."
 _LESIONS_OF_POSITIVES = (
     "The lesions were learnt on COVID-19 images alone: where the call is negative, ignore them."
 )
@@ -100,6 +101,8 @@ class Card:
         export: of an exported model; None for a run's own.
         lesion_targets: what the lesions were learnt on: `positives` alone, `all`, or empty where that is not known
             (cards of older runs) and for the baseline.
+        sources: the datasets of the images that it was trained on, `PHANTOM_DATA` for drawn ones; empty where that
+            is not known (cards of older runs, manifests without sources).
         score_bins: what validation had at each score, from 0 to 1 without gaps; empty on cards of older runs.
     """
 
@@ -125,6 +128,7 @@ class Card:
     export: Export | None = None
     lesion_targets: str = ""
     score_bins: tuple[ScoreBin, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -156,9 +160,16 @@ class Card:
         return self.export is not None and self.export.fitness != "fit"
 
     @property
+    def of_phantoms(self) -> bool:
+        """Whether it was trained on drawn slices alone."""
+        return self.sources == (PHANTOM_DATA,)
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         """What a reader of the answers must know beyond the notice, a sentence each."""
         found = [_UNFIT] if self.unfit else []
+        if self.of_phantoms:
+            found.append(_OF_PHANTOMS)
         if self.lesion_targets == "positives":
             found.append(_LESIONS_OF_POSITIVES)
         return tuple(found)
@@ -212,6 +223,7 @@ def parse_card(content: bytes, name: str) -> Card:
         if fields.get("export") is not None:
             reasons = tuple(fields["export"].get("reasons", ()))
             fields["export"] = Export(**{**fields["export"], "reasons": reasons})
+        fields["sources"] = tuple(fields.get("sources", ()))
         fields["score_bins"] = tuple(map(_score_bin, fields.get("score_bins", ())))
         return Card(**fields)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -20,6 +20,9 @@ TASKS = ("ladnn", "baseline")
 LESION_TARGETS = ("positives", "all")
 """`positives`: lesions are learnt where they are known; `all`: a COVID-negative image has none."""
 
+PHANTOM_DATA = "phantoms"
+"""How a card names drawn slices among the data that a model was trained on."""
+
 DIAGNOSES = ("covid19", "bacterial", "viral", "cancer", "nodule", "normal")
 
 SPLITS = ("train", "validation", "test")

@@ -13,6 +13,7 @@ from absl import logging
 
 from ladnn_tf import config, runs
 from ladnn_tf.checkpoint import Checkpoint
+from ladnn_tf.data.sources import datasets
 from ladnn_tf.files import file_sha256
 from ladnn_tf.models.ladnn import build_model, heads
 from ladnn_tf.models.weights import NORMALISATIONS, Normalisation, normalisation_of
@@ -98,14 +99,15 @@ def describe(
         devices: their number.
 
     Returns:
-        `settings`, `data_sha256` (of images and labels), `manifest_sha256`, `weights`, `normalisation`, `devices`
-        and `versions`, ready for JSON.
+        `settings`, `data_sha256` (of images and labels), `manifest_sha256`, `sources` (datasets of the training
+        images), `weights`, `normalisation`, `devices` and `versions`, ready for JSON.
     """
     data = [array for split in splits.values() for array in (split.images, *split.labels.values())]
     return {
         "settings": dataclasses.asdict(settings),
         "data_sha256": arrays_sha256(data),
         "manifest_sha256": manifest.attrs["sha256"],
+        "sources": datasets(splits["train"].frame),
         "weights": _describe_weights(settings),
         "normalisation": dataclasses.asdict(normalisation_of(model)),
         "devices": devices,

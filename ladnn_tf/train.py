@@ -93,6 +93,7 @@ def _finish(
         versions=runs.versions(),
         revision=runs.git_revision(),
         lesion_targets=settings.lesion_targets if settings.task == "ladnn" else "",
+        sources=tuple(began.get("sources", ())),  # none in a checkpoint of before cards had them
         score_bins=calibration.score_bins(labels, table[f"{COVID}_probability"]),
     )
     write_card(card, folder / "card.json")

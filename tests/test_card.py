@@ -63,3 +63,13 @@ def test_caveats_are_what_the_card_knows():
     unfit = dataclasses.replace(CARD, export=Export("int8", "0" * 64, "unfit"))
     assert [caveat.split()[0] for caveat in unfit.caveats] == ["UNFIT", "The"]
     assert "where the call is negative, ignore them" in CARD.caveats[0]
+
+
+@pytest.mark.parametrize(
+    ("sources", "warned"),
+    [(("phantoms",), True), (("covid_ct", "phantoms"), False), (("covid_ct",), False), ((), False)],
+)
+def test_a_model_of_drawn_slices_says_so(sources, warned):
+    card = dataclasses.replace(CARD, lesion_targets="all", sources=sources)
+    assert parse_card(card_json(card), "x").sources == sources
+    assert any("trained on drawn slices" in caveat for caveat in card.caveats) == card.of_phantoms == warned

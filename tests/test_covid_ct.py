@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from tiny_covid_ct import LUNG_CANCER, write_covid_ct, write_image, write_ladnn_d1
 
+from ladnn_tf.data import sources
 from ladnn_tf.data.covid_ct import correct_labels, read_covid_ct
 from ladnn_tf.data.ladnn_d1 import read_ladnn_d1
 from ladnn_tf.data.published_table import Remark, Row, read_labels
@@ -177,6 +178,12 @@ def test_d0_another_suffix_is_not_taken_from_an_image_that_is_listed_itself(d0):
     assert Remark("la-dnn/test_meta.csv", 4, "1049.jpg", "no such image in images/CT_NonCOVID") in (
         read_covid_ct(d0).refused
     )
+
+
+def test_datasets_are_named_once_and_phantoms_as_such():
+    frame = pd.DataFrame({"source": ["covid_ct/a", "covid_ct/phantom", "", "ladnn_d1/x/y", "covid_ct/b"]})
+    assert sources.datasets(frame) == ("covid_ct", "ladnn_d1", "phantoms")
+    assert sources.datasets(frame.iloc[1:3]) == ("phantoms",)
 
 
 def test_d0_phantoms_have_their_own_source_and_diagnosis(d0):

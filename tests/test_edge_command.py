@@ -464,4 +464,4 @@ def test_an_overlay_shows_the_map_of_covid_and_of_the_most_probable_lesion():
         assert three[bottom, 8 + 328 * column + 310, 0] == pytest.approx(right, abs=1)
     two = overlay_of({})
     assert two.shape[1] == 8 + 2 * 328
-    assert overlay_of({}, unfit=True).shape[0] == two.shape[0] + 18  # a line more
+    assert overlay_of({}, unfit=True).shape[0] == two.shape[0] + 2 * 18  # two lines more

@@ -6,6 +6,8 @@ the slash counts. A paper that the datasets call by different names, a title her
 
 import pandas as pd
 
+from ladnn_tf.labels import PHANTOM_DATA
+
 PHANTOMS = "covid_ct/phantom"
 """The source of phantoms, which are drawn and not scanned."""
 
@@ -25,6 +27,16 @@ ARCHIVES = frozenset(
     }
 )
 """Sources, without their dataset, that collect the images of many papers or patients."""
+
+
+def datasets(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Names the datasets of some images, in order, as a card has them: phantoms by `PHANTOM_DATA`.
+
+    Args:
+        frame: column `source`; where that is empty the image counts for none.
+    """
+    names = frame["source"].str.split("/", n=1).str[0].mask(frame["source"] == PHANTOMS, PHANTOM_DATA)
+    return tuple(sorted(set(names) - {""}))
 
 
 def without_dataset(frame: pd.DataFrame) -> pd.Series:
