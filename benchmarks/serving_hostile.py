@@ -14,8 +14,10 @@ import dataclasses
 import functools
 import io
 import json
+import re
 import struct
 import tempfile
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +32,6 @@ from benchmarks.worker import CHECKOUT
 from ladnn_tf import command
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import PNG_SIGNATURE, decode
-from serving.collection.consent import consent
 from serving.collection.store import Collection
 
 USAGE = "python -m benchmarks.serving_hostile --tflite=FILE [--uploads=2000]"
@@ -161,7 +162,7 @@ def attempts(port: int) -> dict[str, Callable[[], tuple[str, int, str]]]:
     for name, form in broken_forms().items():
         tried[name] = attempt(name, "/diagnose", form, _refused)
     tried["100 MB"] = attempt("100 MB", "/diagnose", multipart([("files", "huge.png", b"\0" * _HUGE)]), _cut_off)
-    for name, form in contributions().items():
+    for name, form in contributions(consent_of(port)).items():
         verdict = _accepted if name == CONTRIBUTION else _refused
         tried[name] = attempt(name, "/contribute", form, verdict)
     return tried
@@ -179,9 +180,26 @@ def broken_forms() -> dict[str, tuple[bytes, dict[str, str]]]:
     }
 
 
-def contributions() -> dict[str, tuple[bytes, dict[str, str]]]:
-    """Name -> body and headers of contributions to the data collection, of which `CONTRIBUTION` alone is right."""
-    agreed = {"consent": consent("en").sha256, "agree": "yes", "covid": "yes", "corner_percent": "10"}
+def consent_of(port: int) -> str:
+    """The hash of the consent text that the page's form sends along.
+
+    Raises:
+        ValueError: if the page has no such form.
+    """
+    with urllib.request.urlopen(f"http://{HOST}:{port}/contribute", timeout=_TIMEOUT) as response:
+        found = re.search(r'name="consent" value="(\w+)"', response.read().decode())
+    if not found:
+        raise ValueError("the page's form for contributions has no consent")
+    return found.group(1)
+
+
+def contributions(consent: str) -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Name -> body and headers of contributions to the data collection, of which `CONTRIBUTION` alone is right.
+
+    Args:
+        consent: from `consent_of`.
+    """
+    agreed = {"consent": consent, "agree": "yes", "covid": "yes", "corner_percent": "10"}
     good, cut = ("files", "slice.png", example_png()), ("files", "cut.png", example_png()[:5000])
     return {
         CONTRIBUTION: multipart([good], **agreed, corner="top_left"),
@@ -299,7 +317,7 @@ def measure(tflite: Path, uploads: int) -> Outcome:
             place.mkdir()
         elsewhere = {"checkout": CHECKOUT, **places}
         port = free_port()
-        arguments = [*page_arguments(tflite, port), f"--data={data}"]
+        arguments = [*page_arguments(tflite, port), f"--data={data}", "--operator=nobody, this is a benchmark"]
         variables = {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"]), "PYTHONDONTWRITEBYTECODE": "1"}
         before = watched(elsewhere)
         ready = functools.partial(status_of, port, "/readyz")

@@ -216,9 +216,15 @@ def saved_model_card(folder: str | Path) -> Card:
         The card.
 
     Raises:
-        ValueError: if the card is missing, damaged, no exported model's or another model's.
+        ValueError: if the card is missing, damaged, no exported model's or another model's, or where an older
+            ladnn_tf put it.
     """
     path = card_path(folder)
+    if not path.is_file() and (Path(folder) / EXTRAS / CARD_NAME).is_file():
+        raise ValueError(
+            f"{folder} was made by an older version of ladnn_tf: its card is in {EXTRAS}, where the model cannot "
+            "read it. Export the run again by python -m export.saved_model"
+        )
     if not path.is_file():
         raise ValueError(f"there is no {path}; give the folder of a version by python -m export.saved_model")
     card = parse_card(path.read_bytes(), str(path))

@@ -68,6 +68,8 @@ def place_tflite(model: bytes, card: Card, comparison: Comparison, path: Path, k
 def place_saved_model(staged: Path, card: Card, comparison: Comparison, target: Path, keep_failed: bool) -> bool:
     """Writes the card into a staged SavedModel and renames it to its version, or deletes it.
 
+    Everybody may read what was placed.
+
     Args:
         staged: the finished SavedModel, on the file system of `target`.
         card: of this model.
@@ -90,10 +92,12 @@ def place_saved_model(staged: Path, card: Card, comparison: Comparison, target: 
     if target.exists():
         raise FileExistsError(f"{target} was made by another export meanwhile; export again for the next version")
     write_atomically(card_path(staged), card_json(card))
-    for file in (path for path in staged.rglob("*") if path.is_file()):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())  # a power cut after the rename would else leave a version of empty files
-    staged.chmod(0o755)  # a temporary folder is its owner's alone, a server is somebody else
+    for path in (staged, *staged.rglob("*")):
+        # A server is somebody else, whatever the umask of who exports; a temporary folder is its owner's alone.
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if path.is_file():
+            with path.open("rb") as opened:
+                os.fsync(opened.fileno())  # a power cut after the rename would else leave a version of empty files
     staged.rename(target)
     return True
 

@@ -30,9 +30,8 @@ from typing import Any
 from ladnn_tf.answer import Answer
 from ladnn_tf.edge_files import (
     ResultsFolder,
-    find_images,
     json_line,
-    passed_over,
+    list_files,
     printable,
     read_image_file,
 )
@@ -120,25 +119,6 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _list_files(names: Sequence[str]) -> list[str]:
-    files = []
-    for name in names:
-        if not Path(name).is_dir():
-            files.append(name)
-            continue
-        found, others = find_images(Path(name))
-        if others:
-            print(passed_over(Path(name), others), file=sys.stderr)
-        if not found:
-            raise ValueError(f"{name} holds no .png, .jpg or .jpeg file (folders in it are not searched)")
-        files += [str(Path(name) / file) for file in found]
-    # By another way to the same folder it is the same file; a link beside it has a name of its own.
-    by_place: dict[Path, str] = {}
-    for file in files:
-        by_place.setdefault(Path(file).parent.resolve() / Path(file).name, file)
-    return list(by_place.values())
-
-
 def _answer_file(
     file: str, predictor: EdgePredictor, results: ResultsFolder | None, *, overlay: bool, maps: bool
 ) -> tuple[dict[str, Any], bool]:
@@ -216,7 +196,7 @@ def main(argv: list[str]) -> int:
     arguments = _parse(argv)
     if arguments.watch and not arguments.watch.is_dir():
         raise ValueError(f"there is no folder {arguments.watch} to watch")
-    files = _list_files(arguments.files)
+    files = list_files(arguments.files, functools.partial(print, file=sys.stderr))
     predictor = EdgePredictor(
         arguments.model,
         allow_unfit=arguments.allow_unfit,

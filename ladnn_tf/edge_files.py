@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,39 @@ def find_images(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
                 if is_image:
                     found[entry.name] = -1, -1
     return dict(sorted(found.items())), sorted(others)
+
+
+def list_files(names: Sequence[str], tell: Callable[[str], None]) -> list[str]:
+    """The files that a command was given, by name or by folder.
+
+    Args:
+        names: of files, which need not be there, and of folders.
+        tell: is called with a line about the files of a folder that are passed over.
+
+    Returns:
+        The names of the files, in order, those of folders behind the folder's name; what is named twice, by
+        whatever way to its folder, comes once.
+
+    Raises:
+        ValueError: if a folder holds no image.
+        OSError: if a folder cannot be read.
+    """
+    files = []
+    for name in names:
+        if not Path(name).is_dir():
+            files.append(name)
+            continue
+        found, others = find_images(Path(name))
+        if others:
+            tell(passed_over(Path(name), others))
+        if not found:
+            raise ValueError(f"{name} holds no .png, .jpg or .jpeg file (folders in it are not searched)")
+        files += [str(Path(name) / file) for file in found]
+    # By another way to the same folder it is the same file; a link beside it has a name of its own.
+    by_place: dict[Path, str] = {}
+    for file in files:
+        by_place.setdefault(Path(file).parent.resolve() / Path(file).name, file)
+    return list(by_place.values())
 
 
 def passed_over(folder: Path, others: Sequence[str]) -> str:

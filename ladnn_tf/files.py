@@ -53,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from other users of the folder
             Path(temporary).replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -61,7 +61,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until what was made and deleted in a folder is on the disk."""
     if os.name == "nt":  # a folder cannot be opened there
         return
     handle = os.open(folder, os.O_RDONLY)

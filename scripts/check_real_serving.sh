@@ -3,7 +3,8 @@
 #
 #   scripts/check_real_serving.sh [PYTEST OPTIONS]
 #
-# With a tensorflow_model_server on the PATH, that one is started, on free ports, with models that the tests make.
+# With a tensorflow_model_server on the PATH, that one is started with the flags and files of the deployment
+# (serving/docker-compose.yml, serving/config), but on free ports and with models that the tests make.
 # A server that runs already is asked instead where these are set; it is not changed, and what needs the tests' own
 # models is skipped:
 #

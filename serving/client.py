@@ -6,13 +6,14 @@
         for answer in client.predict([Path("slice.png").read_bytes()]):
             print(answer.covid, answer.positive, answer.lesions, answer.abstained, answer.reason, answer.error)
 
-REST needs httpx (`pip install 'ladnn_tf[serving]'`). grpc://HOST:8500 needs TensorFlow beside it
-(`pip install 'ladnn_tf[grpc]'`), which is loaded for such a URL alone.
+REST needs httpx: `pip install '.[serving]'` in the root of the checkout. grpc://HOST:8500 needs TensorFlow beside
+it, which is loaded for such a URL alone: `pip install '.[grpc]'`.
 """
 
+import functools
 import sys
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from absl import flags
 from ladnn_tf import command
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
-from ladnn_tf.edge_files import find_images, passed_over, printable, read_image_file
+from ladnn_tf.edge_files import list_files, printable, read_image_file
 from ladnn_tf.edge_output import table_header, table_row
 from serving.clients.errors import ServingError
 from serving.clients.output import footer, record_of, write_csv, write_json
@@ -35,9 +36,11 @@ USAGE = """python -m serving.client --url=http://HOST:8501 FILE... [--csv=FILE] 
 
 FILE: PNG or JPEG files, or folders of them (not the folders in them). --url: http, https, grpc or grpcs; REST has
 port 8501 of TensorFlow Serving, gRPC has port 8500. Exit status: 0, all answered, abstentions included; 1, an
-error, or a file without an answer because of one; 2, an error in the command line."""
+error, or a file without an answer because of one; 2, an error in the command line; 130, ended by Ctrl-C. --csv and
+--json hold what was answered until the end, whatever ended it."""
 
 _GRPC_PORT = 8500
+_INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 _WIDEST_FILE = 60  # characters of the table's first column
 
 
@@ -89,7 +92,7 @@ def _transport(url: str, model: str, ca_file: str | Path | None, times: dict[str
         )
 
         return RestTransport(url, model, ca_file=ca_file, **times)
-    if parts.path.strip("/") or parts.username or parts.query:
+    if parts.path.strip("/") or parts.username or parts.query or parts.fragment:
         raise ValueError(f"a URL of gRPC should be grpc://HOST:PORT, with nothing else. Received: {url}")
     from serving.clients.grpc_transport import GrpcTransport
 
@@ -98,9 +101,7 @@ def _transport(url: str, model: str, ca_file: str | Path | None, times: dict[str
     return GrpcTransport(address, model, secure=parts.scheme == "grpcs", ca_file=ca_file, **times)
 
 
-def answer_files(
-    client: ServingClient, files: Sequence[str], group: int, report: Callable[[dict[str, Any]], None]
-) -> tuple[list[dict[str, Any]], list[Card]]:
+def answer_files(client: ServingClient, files: Sequence[str], group: int) -> Iterator[tuple[dict[str, Any], Card]]:
     """Answers files, a group at a time, so that any number of them fits into memory.
 
     If the server fails when some files have been answered, the others get its error.
@@ -109,16 +110,14 @@ def answer_files(
         client: to ask.
         files: names of PNG or JPEG files.
         group: how many are read at a time.
-        report: is called with each record, in order.
 
-    Returns:
-        A record per file (`client_output.record_of`), and the cards of the versions that answered, in order.
+    Yields:
+        For each file, in order, its record (`output.record_of`) and the card of the version that answered.
 
     Raises:
         ServingError: if the server fails before anything is answered.
     """
-    records: list[dict[str, Any]] = []
-    cards: dict[str, Card] = {}  # by their SHA-256
+    last: Answer | None = None
     failure = ""
     for start in range(0, len(files), group):
         names = files[start : start + group]
@@ -126,17 +125,13 @@ def answer_files(
             try:
                 answers = _answer_group(client, names)
             except ServingError as error:
-                if not records:
+                if last is None:
                     raise
                 failure = f"the server failed before this file was answered: {error}"
         if failure:
-            sha256, card = next(reversed(cards.items()))
-            answers = [Answer(card, sha256, error=failure)] * len(names)
-        for name, answer in zip(names, answers, strict=True):
-            cards.setdefault(answer.card_sha256, answer.card)
-            records.append(record_of(name, answer))
-            report(records[-1])
-    return records, list(cards.values())
+            answers = [Answer(last.card, last.card_sha256, error=failure)] * len(names)
+        for name, last in zip(names, answers, strict=True):
+            yield record_of(name, last), last.card
 
 
 def _answer_group(client: ServingClient, names: Sequence[str]) -> list[Answer]:
@@ -157,21 +152,6 @@ def _answer_group(client: ServingClient, names: Sequence[str]) -> list[Answer]:
         card = client.card()
         answers |= {place: Answer(*card, error=error) for place, error in errors.items()}
     return [answers[place] for place in range(len(names))]
-
-
-def _list_files(names: Sequence[str]) -> list[str]:
-    files = []
-    for name in names:
-        if not Path(name).is_dir():
-            files.append(name)
-            continue
-        found, others = find_images(Path(name))
-        if others:
-            print(passed_over(Path(name), others), file=sys.stderr)
-        if not found:
-            raise ValueError(f"{name} holds no .png, .jpg or .jpeg file (folders in it are not searched)")
-        files += [str(Path(name) / file) for file in found]
-    return files
 
 
 def _flags() -> flags.FlagValues:
@@ -205,7 +185,7 @@ def main(argv: list[str], retry: Retry | None = None) -> int:
         retry: how what is unavailable is tried again; by default as `ServingClient` does.
 
     Returns:
-        The exit status: 1 if a file could not be read or answered. An abstention is an answer.
+        The exit status: 1 if a file could not be read or answered, 130 after Ctrl-C. An abstention is an answer.
     """
     values = _flags()
     names = command.parse(values, argv, USAGE, positional=True)
@@ -214,7 +194,7 @@ def main(argv: list[str], retry: Retry | None = None) -> int:
     for output in filter(None, (values.csv, values.json)):
         if not Path(output).absolute().parent.is_dir():
             raise ValueError(f"{output} cannot be written: there is no folder {Path(output).absolute().parent}")
-    files = _list_files(names)
+    files = list_files(names, functools.partial(print, file=sys.stderr))
     try:
         client = connect(
             values.url,
@@ -229,19 +209,38 @@ def main(argv: list[str], retry: Retry | None = None) -> int:
         )
     except ImportError as error:  # it says what to install, which is all that is wrong
         raise ValueError(str(error)) from error
-    with client:
-        card, _ = client.card()
-        width = min(max(4, *(len(printable(file)) for file in files)), _WIDEST_FILE)
-        print(table_header(card, width), flush=True)
-        records, cards = answer_files(
-            client, files, values.batch_size, lambda record: print(table_row(record, width), flush=True)
-        )
-    print(footer(cards))
-    for output, write in ((values.csv, write_csv), (values.json, write_json)):
-        if output:
-            write(records, cards, output)
-            print(f"written: {output}")
+    records: list[dict[str, Any]] = []
+    cards: dict[str, Card] = {}  # by their SHA-256, in the order in which they answered
+    interrupted = False
+    try:
+        with client:
+            card, _ = client.card()
+            width = min(max(4, *(len(printable(file)) for file in files)), _WIDEST_FILE)
+            print(table_header(card, width), flush=True)
+            for record, card in answer_files(client, files, values.batch_size):
+                records.append(record)
+                cards.setdefault(record["card_sha256"], card)
+                print(table_row(record, width), flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
+        print(f"interrupted: {len(records):,} of {len(files):,} files are answered", file=sys.stderr)
+    finally:  # whatever ended it, hours of answers should not be lost
+        written = _write(records, list(cards.values()), values) if records else []
+    if records:
+        print(footer(list(cards.values())))
+    for output in written:
+        print(f"written: {output}")
+    if interrupted:
+        return _INTERRUPTED
     return 1 if any(record["error"] for record in records) else 0
+
+
+def _write(records: Sequence[dict[str, Any]], cards: Sequence[Card], values: flags.FlagValues) -> list[str]:
+    """Writes what --csv and --json ask for; returns the names of the files."""
+    outputs = [(file, write) for file, write in ((values.csv, write_csv), (values.json, write_json)) if file]
+    for file, write in outputs:
+        write(records, cards, file)
+    return [file for file, _ in outputs]
 
 
 if __name__ == "__main__":

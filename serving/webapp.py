@@ -22,13 +22,15 @@ from serving.page.settings import Settings
 
 logger = logging.getLogger("ladnn_tf.serving")
 
-USAGE = """python -m serving.webapp --model=FILE.tflite [--data=DIR] [--token_file=FILE --host=0.0.0.0 ...]
-       python -m serving.webapp --serving_url=http://HOST:8501 [--serving_label=stable] [...]"""
+USAGE = """python -m serving.webapp --model=FILE.tflite [--token_file=FILE --host=0.0.0.0 ...]
+       python -m serving.webapp --serving_url=http://HOST:8501 [--serving_label=stable] [...]
+       python -m serving.webapp [...] --data=DIR --operator='NAME, CONTACT'"""
 
 _SETTINGS = {
     "host": "name or address to listen on; other than loopback only with a login",
     "port": "port to listen on",
     "session_hours": "for how long a login lasts",
+    "operator": "who runs the data collection: name and contact, in words; --data needs it",
     "user_header": "header in which a proxy gives the user; it counts from --trusted_proxy alone",
     "rate_limit": "requests a minute and client; 0 for no limit",
     "max_request_mb": "most MiB of an upload",
@@ -37,9 +39,9 @@ _SETTINGS = {
     "max_images": "most files of an upload, those in zip files included",
     "max_pixels": "most pixels of an image",
     "max_uploads": "most uploads at a time",
-    "upload_memory_mb": "most MiB that all uploads together may hold in memory",
+    "upload_memory_mb": "most MiB that all uploads together may hold in memory; those of one client half of it",
     "max_connections": "most connections at a time",
-    "upload_timeout": "seconds for a request to arrive, and for a client to take each part of its answer",
+    "upload_timeout": "seconds for an upload to arrive, and for a client to take its answer",
     "queue": "images that may wait for a worker; more are answered by 503",
     "workers": "threads that decode and answer images",
     "ready_seconds": "seconds for which the outcome of /readyz is kept",
@@ -77,7 +79,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     string("tls_certificate", None, "certificate (PEM), to serve https without a proxy", flag_values=flag_values)
     string("tls_key", None, "its key (PEM)", flag_values=flag_values)
     string("audit_log", None, "file of the audit log (default: stderr)", flag_values=flag_values)
-    string("audit_key_file", None, "file with the key of the image hashes in it", flag_values=flag_values)
+    string(
+        "audit_key_file",
+        None,
+        "file with the key of the image hashes in it (default: made of the token; without one new at each start)",
+        flag_values=flag_values,
+    )
     defaults = Settings()
     for name, text in _SETTINGS.items():
         default = getattr(defaults, name)
@@ -134,6 +141,13 @@ def open_predictor(flag_values: flags.FlagValues) -> Iterator[Predictor]:
         predictor.close()
 
 
+def set_up_logging() -> None:
+    """Logs to stderr; of the HTTP client warnings alone, which would log every request to the model server."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def main(argv: list[str]) -> int:
     """The command; it ends with status 0 after SIGTERM or SIGINT."""
     flag_values = flags.FlagValues()
@@ -141,7 +155,7 @@ def main(argv: list[str]) -> int:
     command.parse(flag_values, argv, USAGE)
     _check_flags(flag_values)
     page_settings = settings_from(flag_values)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    set_up_logging()
     tls = {"ssl_certfile": flag_values.tls_certificate, "ssl_keyfile": flag_values.tls_key}
     if not (settings.is_loopback(page_settings.host) or flag_values.tls_certificate):
         logger.warning(
@@ -161,6 +175,11 @@ def _check_flags(flag_values: flags.FlagValues) -> None:
     values = flag_values
     if bool(values.model) == bool(values.serving_url):
         command.usage_error("give either --model=FILE.tflite or --serving_url=http://HOST:8501", USAGE)
+    if values.data and not values.operator.strip():
+        command.usage_error(
+            "--data needs --operator='NAME, CONTACT': those who contribute are told who collects their images",
+            USAGE,
+        )
     if values.database and not values.data:
         command.usage_error("--database needs --data=DIR, where the images of the data collection go", USAGE)
     if bool(values.tls_certificate) != bool(values.tls_key):

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import gc
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,21 @@ def shared_weights() -> Path:
     if not (folder / "resnet18_tiny_imagenet.npz").is_file():
         pytest.skip("the Tiny ImageNet weights (../shared/weights) are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real Chromium; the test is skipped where there is none (Debian's package `chromium`)."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("there is no chromium on the PATH (Debian's package chromium)")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,18 @@
 """What the tests of the data collection give to it, and how they look into its folder."""
 
+import contextlib
+import dataclasses
 import functools
+import sqlite3
 
 import numpy as np
 
+from ladnn_tf.data.preprocess import encode_png
 from serving.collection.consent import consent
+from serving.collection.contribution import Contribution
 from serving.collection.images import NOTHING, prepare
-from serving.collection.store import Contribution
+
+OPERATOR = "Radiology, St Anna, ct@st-anna.example"
 
 
 def noise(seed, size=(40, 48)):
@@ -15,12 +21,26 @@ def noise(seed, size=(40, 48)):
 
 @functools.cache
 def image(seed, erasure=None):
-    """One of any number of different small pictures, prepared."""
-    return prepare(noise(seed), erasure or NOTHING)
+    """One of any number of different small pictures, prepared, and taken for a chest-CT slice, which it is not."""
+    return dataclasses.replace(prepare(encode_png(noise(seed)), erasure or NOTHING), refusal="")
+
+
+def given(*images, **stated):
+    return Contribution(images, consent("en", OPERATOR), **stated)
 
 
 def contribution(*seeds, **stated):
-    return Contribution(tuple(map(image, seeds)), consent("en"), **stated)
+    return given(*map(image, seeds), **stated)
+
+
+def query(folder, statement):
+    with contextlib.closing(sqlite3.connect(folder / "collection.sqlite")) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(statement)]
+
+
+def contributions(folder):
+    return query(folder, "SELECT * FROM ladnn_contributions ORDER BY number")
 
 
 def files(folder):

@@ -59,6 +59,7 @@ def card(**changes):
         "export": Export("int8", "0" * 64, "fit"),
         "lesion_targets": "positives",
         "score_bins": BINS,
+        "sources": ("covid_ct",),
     }
     return Card(**{**fields, **changes})
 

@@ -1,6 +1,7 @@
 """What the contract tests ask: the double, or a real TensorFlow Serving where the environment says so.
 
-- SERVING_BINARY: a `tensorflow_model_server` to start, with the models of `serving_models.py`.
+- SERVING_BINARY: a `tensorflow_model_server` to start, with the flags and files of the deployment, so that what is
+  deployed is what is asked, but with ports of its own and the models of `serving_models.py`.
 - SERVING_REST_URL, SERVING_GRPC_ADDRESS, SERVING_MODEL: a server that runs, and the folder of the versions that it
   serves, whose name is the model's. SERVING_LABELS, `stable=1,canary=2`, names its labels. Tests that need another
   model, or change the server, are then skipped.
@@ -26,6 +27,7 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
+from deployment import CONFIG, SERVER
 from serving_models import odd_folder, version_folders, write_config
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -41,6 +43,9 @@ from serving.double.server import Double
 LABELS = {"stable": 1, "canary": 2}
 POLICY = "all {}"
 ODD = "odd"
+
+DEPLOYED = {name: value.replace("/config/", f"{CONFIG}/") for name, value in SERVER["compose"].items()}
+"""The flags that the deployment gives its server; the files they name are those of this checkout."""
 
 _SECONDS = 120.0  # for an answer
 _TRIES, _PAUSE = 1200, 0.1  # looks at a server of another process, and the seconds between them
@@ -65,6 +70,7 @@ class Served:
         folders: of that model's versions, by number; all are available.
         labels: of that model, label -> version.
         config: its `models.config`, or None where the server is somebody's, who wants it left as it is.
+        batching: whether it computes several requests together; True where that is not known.
     """
 
     rest_url: str
@@ -73,6 +79,7 @@ class Served:
     folders: Mapping[int, Path]
     labels: Mapping[str, int]
     config: Path | None
+    batching: bool
 
     @property
     def newest(self) -> int:
@@ -104,7 +111,8 @@ def served(run: Callable[[], Path], folder: Path) -> Iterator[Served]:
     config = write_config(folder / "models.config", models, policy=POLICY, labels=LABELS)
     folders = {int(path.name): path for path in base.iterdir()}
     with _started(config) as (rest_url, grpc_address):
-        yield Served(rest_url, grpc_address, "ladnn", folders, LABELS, config)
+        batching = bool(os.environ.get("SERVING_BINARY")) and DEPLOYED["enable_batching"] == "true"
+        yield Served(rest_url, grpc_address, "ladnn", folders, LABELS, config, batching)
 
 
 def _running() -> Served:
@@ -118,7 +126,7 @@ def _running() -> Served:
     status = httpx.get(f"{rest_url}/v1/models/{base.name}").raise_for_status().json()
     states = {int(entry["version"]): entry["state"] for entry in status["model_version_status"]}
     folders = {version: base / str(version) for version, state in states.items() if state == "AVAILABLE"}
-    return Served(rest_url, address, base.name, folders, labels, None)
+    return Served(rest_url, address, base.name, folders, labels, config=None, batching=True)
 
 
 @contextlib.contextmanager
@@ -129,13 +137,8 @@ def _started(config: Path) -> Iterator[tuple[str, str]]:
             yield double.rest_url, double.grpc_address
         return
     rest_port, grpc_port = _free_ports(2)
-    command = [
-        binary,
-        f"--rest_api_port={rest_port}",
-        f"--port={grpc_port}",
-        f"--model_config_file={config}",
-        "--allow_version_labels_for_unavailable_models=true",
-    ]
+    own = {"rest_api_port": rest_port, "port": grpc_port, "model_config_file": config}
+    command = [binary, *(f"--{name}={value}" for name, value in (DEPLOYED | own).items())]
     log = config.with_name("server.log")
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:

@@ -18,6 +18,7 @@ from serving.page.app import create_app
 from serving.page.settings import Settings
 
 JSON = {"Accept": "application/json"}
+OPERATOR = "Hospital of the tests, tests@hospital.example"
 TOKEN = "correct-horse-battery-staple"
 MODEL = b"model one"
 SHA256 = "c" * 64
@@ -135,7 +136,7 @@ def running_page(
     """A page with these settings, asked from the address `peer`."""
     audit = folder / "audit.jsonl"
     predictor = predictor or FakePredictor()
-    settings = {"rate_limit": 0, "audit_log": audit, "stop_seconds": 5.0} | settings
+    settings = {"rate_limit": 0, "audit_log": audit, "stop_seconds": 5.0, "operator": OPERATOR} | settings
     app = create_app(Settings(**settings), predictor, collection)
     with TestClient(app, base_url, client=(peer, 50000), follow_redirects=False) as client:
         try:

@@ -3,8 +3,8 @@
 import pytest
 from starlette.requests import Request
 
-from serving.page import rate_limit
-from serving.page.access import Access
+from serving.page import rate_limit, sessions
+from serving.page.access import Access, WrongTokenError
 from serving.page.errors import PageError
 from serving.page.rate_limit import RateLimit
 from serving.page.sessions import Sessions
@@ -35,7 +35,7 @@ def request(path="/", method="GET", peer="127.0.0.1", scheme="http", **headers):
             "path": path,
             "query_string": b"",
             "client": (peer, 50000),
-            "headers": [(name.encode(), value.encode("utf-8")) for name, value in found],
+            "headers": [(name.lower().encode(), value.encode("utf-8")) for name, value in found],
         }
     )
 
@@ -61,7 +61,38 @@ def test_without_a_login_everybody_on_this_machine_is_known():
     "host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "page.hospital:80"]
 )
 def test_hosts_that_are_the_pages(host):
-    assert access(allowed_hosts=("page.hospital",)).check(request(host=host)).known
+    checker = access(allowed_hosts=("page.hospital",), token=TOKEN)
+    assert checker.check(request(host=host, authorization=f"Bearer {TOKEN}")).known
+
+
+def test_a_wrong_host_is_a_hint_in_the_log_ten_times_a_minute(caplog):
+    checker = access()
+    for number in range(20):
+        assert refusal(checker, request(host=f"page{number}.hospital"))[1] == "unknown_host"
+    hints = [record.getMessage() for record in caplog.records]
+    assert len(hints) == 10
+    assert "'page0.hospital': if that is a name of this page, give it as --allowed_host" in hints[0]
+
+
+@pytest.mark.parametrize("path", ["/", "/diagnose", "/healthz", "/static/style.css", "/login"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"forwarded": "for=192.0.2.7"},
+        {"x_forwarded_for": "192.0.2.7"},
+        {"X_Forwarded_For": "127.0.0.1"},
+        {"x_forwarded_host": "localhost"},
+        {"x_forwarded_proto": "https"},
+        {"x_real_ip": "127.0.0.1"},
+        {"via": "1.1 proxy"},
+    ],
+)
+def test_without_a_login_nobody_comes_through_a_proxy(headers, path, caplog):
+    """It would come from loopback, and be that of anybody."""
+    assert refusal(access(), request(path, **headers)) == (403, "behind_proxy")
+    assert "--token_file" in caplog.text
+    with_login = access(token=TOKEN)
+    assert with_login.check(request(path, authorization=f"Bearer {TOKEN}", **headers)).address == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -132,14 +163,27 @@ def test_bearer_tokens():
     assert refusal(checker, request(authorization="Bearer 令牌")) == (401, "wrong_token")
 
 
-def test_too_many_wrong_tokens_shut_an_address_out_for_a_while():
+def test_wrong_tokens_are_limited_and_the_right_one_never():
+    """Ten wrong ones a minute and address; who has the right one gets in, whatever others at his address try."""
     checker = access(token=TOKEN)
     for _ in range(10):
         assert refusal(checker, request(authorization="Bearer wrong")) == (401, "wrong_token")
-    assert refusal(checker, request(authorization="Bearer wrong")) == (429, "too_many_logins")
-    # The right one is not told from a wrong one, or it could be guessed on.
-    assert refusal(checker, request(authorization=f"Bearer {TOKEN}")) == (429, "too_many_logins")
-    assert checker.check(request(authorization=f"Bearer {TOKEN}", peer="127.0.0.2")).known
+    for _ in range(3):
+        assert refusal(checker, request(authorization="Bearer wrong")) == (429, "too_many_logins")
+    assert checker.check(request(authorization=f"Bearer {TOKEN}")).known
+    assert refusal(checker, request(authorization="Bearer wrong", peer="127.0.0.2")) == (401, "wrong_token")
+
+
+def test_failed_logins_have_lines_until_they_are_limited():
+    checker = access(token=TOKEN)
+    lines = []
+    for number in range(15):
+        with pytest.raises(WrongTokenError) as caught:
+            checker.check_login("192.0.2.7", "wrong", "form" if number % 2 else "bearer")
+        lines.append(caught.value.line)
+    failed = {"event": "login", "address": "192.0.2.7", "success": False}
+    assert lines[:10] == [failed | {"by": by} for by in ["bearer", "form"] * 5]
+    assert lines[10:] == [{"event": "login_limit", "address": "192.0.2.7", "by": "bearer"}, None, None, None, None]
 
 
 def test_right_tokens_are_not_counted_as_wrong_ones():
@@ -176,6 +220,17 @@ def test_sessions_end():
     assert not Sessions(f"{TOKEN}2", 60.0, clock).holds(cookie)
     clock.now += 1.0
     assert not sessions.holds(cookie)
+
+
+def test_the_list_of_ended_sessions_forgets_the_oldest(monkeypatch):
+    monkeypatch.setattr(sessions, "_MOST_ENDED", 2)
+    kept = Sessions(TOKEN, 60.0, Clock())
+    cookies = [kept.begin() for _ in range(3)]
+    for cookie in cookies:
+        kept.end(cookie)
+    assert [kept.holds(cookie) for cookie in cookies] == [True, False, False]
+    kept.end(cookies[2])  # once more
+    assert not kept.holds(cookies[1])
 
 
 def test_cookies_cannot_be_made_up():
@@ -218,8 +273,8 @@ def test_the_proxys_header_counts_from_the_proxy_alone():
     ],
 )
 def test_the_clients_address(peer, forwarded, expected):
-    checker = access(trusted_proxies=(parse_network("10.0.0.0/24"),))
-    assert checker.check(request(peer=peer, x_forwarded_for=forwarded)).address == expected
+    checker = access(trusted_proxies=(parse_network("10.0.0.0/24"),), token=TOKEN)
+    assert checker.check(request("/login", peer=peer, x_forwarded_for=forwarded)).address == expected
 
 
 @pytest.mark.parametrize(
@@ -232,8 +287,8 @@ def test_the_clients_address(peer, forwarded, expected):
     ],
 )
 def test_the_clients_scheme(peer, told, expected):
-    checker = access(trusted_proxies=(parse_network("10.0.0.1"),))
-    assert checker.check(request(peer=peer, x_forwarded_proto=told)).scheme == expected
+    checker = access(trusted_proxies=(parse_network("10.0.0.1"),), token=TOKEN)
+    assert checker.check(request("/login", peer=peer, x_forwarded_proto=told)).scheme == expected
 
 
 def test_a_client_that_comes_too_often():
@@ -248,10 +303,11 @@ def test_a_client_that_comes_too_often():
 
 
 def test_an_ipv6_client_is_its_network():
-    checker = access(rate_limit=1, trusted_proxies=(parse_network("127.0.0.1"),))
-    checker.check(request(x_forwarded_for="2001:db8::1"))
-    assert refusal(checker, request(x_forwarded_for="2001:db8::ffff"))[0] == 429
-    assert checker.check(request(x_forwarded_for="2001:db8:0:1::1")).known
+    checker = access(rate_limit=1, trusted_proxies=(parse_network("127.0.0.1"),), token=TOKEN)
+    right = {"authorization": f"Bearer {TOKEN}"}
+    checker.check(request(x_forwarded_for="2001:db8::1", **right))
+    assert refusal(checker, request(x_forwarded_for="2001:db8::ffff", **right))[0] == 429
+    assert checker.check(request(x_forwarded_for="2001:db8:0:1::1", **right)).known
 
 
 def test_buckets_fill_at_the_rate():
@@ -259,11 +315,9 @@ def test_buckets_fill_at_the_rate():
     limit = RateLimit(60, clock)  # one a second
     assert [limit.take("a") for _ in range(60)] == [0.0] * 60
     assert limit.take("a") == pytest.approx(1.0)
-    assert limit.wait("a") == pytest.approx(1.0)
     clock.now += 0.75
     assert limit.take("a") == pytest.approx(0.25)
     clock.now += 0.25
-    assert limit.wait("a") == 0.0
     assert limit.take("a") == 0.0
     clock.now += 1000.0
     assert [limit.take("a") for _ in range(61)].count(0.0) == 60  # no more than full
@@ -272,7 +326,6 @@ def test_buckets_fill_at_the_rate():
 def test_no_limit():
     limit = RateLimit(0)
     assert {limit.take("a") for _ in range(1000)} == {0.0}
-    assert limit.wait("a") == 0.0
 
 
 def test_the_memory_of_buckets_is_bounded(monkeypatch):
@@ -281,8 +334,8 @@ def test_the_memory_of_buckets_is_bounded(monkeypatch):
     for client in "abcd":
         limit.take(client)
     assert len(limit._buckets) == 3
-    assert limit.wait("d") > 0.0
-    assert limit.wait("a") == 0.0  # the one that was away longest is forgotten
+    assert limit.take("d") > 0.0
+    assert limit.take("a") == 0.0  # the one that was away longest is forgotten
 
 
 @pytest.mark.parametrize(
@@ -303,7 +356,12 @@ def test_the_memory_of_buckets_is_bounded(monkeypatch):
         ({"max_pixels": 10**9}, "--max_pixels"),
         ({"queue": 10}, "at least --max_images=64"),
         ({"max_image_mb": 65}, "at most --max_request_mb=64"),
-        ({"upload_memory_mb": 191}, "at least --max_request_mb=64 and --max_unpacked_mb=128 together"),
+        ({"upload_memory_mb": 383}, "twice --max_request_mb=64 and --max_unpacked_mb=128 together"),
+        ({"trusted_proxies": (parse_network("10.0.0.1"),)}, "--trusted_proxy needs a login"),
+        ({"allowed_hosts": ("localhost", "page.hospital")}, "--allowed_host=page.hospital needs a login"),
+        ({"operator": "x" * 501}, "--operator should be one line of at most 500"),
+        ({"operator": "a\nb"}, "--operator should be one line"),
+        ({"operator": "a\x1bb"}, "--operator should be one line"),
     ],
 )
 def test_settings_that_are_refused(settings, says):
@@ -314,6 +372,15 @@ def test_settings_that_are_refused(settings, says):
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"])
 def test_without_a_login_only_this_machine(host):
     assert not Settings(host=host).has_login
+
+
+def test_the_names_of_this_machine_need_no_login():
+    assert Settings(allowed_hosts=("localhost", "127.0.0.2", "::1")).allowed_hosts
+
+
+@pytest.mark.parametrize("operator", ["", "Dr A, a@hospital.example", "某医院\u3000放射科", "x" * 500])
+def test_whoever_runs_the_collection_is_one_line(operator):
+    assert Settings(operator=operator).operator == operator
 
 
 def test_secrets_are_not_shown():

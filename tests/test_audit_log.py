@@ -8,7 +8,7 @@ import os
 import pytest
 
 from serving.page import audit_log
-from serving.page.audit_log import AuditLog, AuditLogError, read_key
+from serving.page.audit_log import AuditLog, AuditLogError, key_of_token, read_key
 
 
 def lines(path):
@@ -42,6 +42,17 @@ def test_stderr(capsys):
 def test_hashes_of_images_are_keyed():
     assert AuditLog(key=b"k" * 32).image_hash(b"image") == hmac.new(b"k" * 32, b"image", "sha256").hexdigest()
     assert AuditLog().image_hash(b"image") != AuditLog().image_hash(b"image")
+    log = AuditLog()
+    running = log.new_hash()
+    for part in (b"im", b"age"):
+        running.update(part)
+    assert running.hexdigest() == log.image_hash(b"image")
+
+
+def test_a_token_has_a_key_that_does_not_give_it_away():
+    assert key_of_token("token") == key_of_token("token") != key_of_token("token2")
+    assert key_of_token("token") != b"token"
+    assert len(key_of_token("token")) == 32
 
 
 @pytest.mark.parametrize("where", ["missing/audit.jsonl", "."])

@@ -1,22 +1,21 @@
-"""The export of the data collection, read back as training reads it, and the withdrawal by command."""
+"""The export of the data collection, read back as training reads it."""
 
 import collections
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from contributions import KEPT, contribution, files, image, image_files, noise
+from contributions import contribution, files, given, image, noise
 
 from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.preprocess import encode_png, read_pixels
 from serving.collection import export as collection_export
-from serving.collection import withdraw as collection_withdraw
-from serving.collection.consent import consent
 from serving.collection.files import image_path
 from serving.collection.images import prepare
-from serving.collection.store import Collection, Contribution
+from serving.collection.store import Collection
 
 
 @pytest.fixture
@@ -91,12 +90,10 @@ def test_an_image_contributed_twice_is_one_row(collection, folder, tmp_path, cap
 
 def test_equal_pixels_in_two_files_are_one_image(collection, folder, tmp_path):
     # As another version of the PNG encoder would write them.
-    encoded = prepare(noise(0))
-    other = prepare(noise(0))
-    object.__setattr__(other, "png", encode_png(noise(0), 1))
-    assert encoded.sha256 != other.sha256
-    for one in (encoded, other):
-        collection.add(Contribution((one,), consent("en"), covid=True))
+    other = dataclasses.replace(image(0), png=encode_png(noise(0), 1))
+    assert image(0).sha256 != other.sha256
+    for one in (image(0), other):
+        collection.add(given(one, covid=True))
     assert len(export(folder, tmp_path / "a.csv")) == 1
 
 
@@ -113,10 +110,11 @@ def test_contradicting_labels_are_left_out_and_listed(collection, folder, tmp_pa
     second = collection.add(contribution(0, patient_code="a", **stated))
     frame = export(folder, tmp_path / "a.csv")
     assert [names(folder)[path] for path in frame["path"]] == [1]
-    where = f"{image_path(folder, image(0).sha256)}: {contrary} ({first.contribution}, {second.contribution})"
-    output = capsys.readouterr().out
-    assert f"contradicting: {where.replace('(', '(contributions ')}\n" in output
-    assert "images left out, as contributions state the contrary: 1\n" in output
+    path, where = image_path(folder, image(0).sha256), f"{first.contribution}, {second.contribution}"
+    said = (
+        f"images left out, as contributions state the contrary: 1\n  {path} (contributions {where}): {contrary}\n"
+    )
+    assert said in capsys.readouterr().out
 
 
 def test_patients_who_share_an_image_are_one(collection, folder, tmp_path, capsys):
@@ -131,7 +129,39 @@ def test_patients_who_share_an_image_are_one(collection, folder, tmp_path, capsy
     together = export(folder, tmp_path / "b.csv")
     assert list(together["patient"]) == [alone["patient"][0], alone["patient"][0], alone["patient"][2]]
     # b, and the last contribution's own
-    assert "patients joined to another one, as they share a picture: 2\n" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "patients joined to another one, as they share a picture or have nearly the same: 2\n" in output
+    assert "nearly the same picture of two patients" not in output
+
+
+# What looks like no chest-CT slice
+
+
+def test_what_the_contributor_insisted_on_is_named_and_left_out(collection, folder, tmp_path, capsys):
+    photograph = prepare(encode_png(noise(0)))
+    assert photograph.refusal.startswith("in colour")
+    receipt = collection.add(given(photograph, image(1), covid=True))
+    frame = export(folder, tmp_path / "a.csv")
+    assert [names(folder)[path] for path in frame["path"]] == [1]
+    where = f"{image_path(folder, photograph.sha256)} (contributions {receipt.contribution}): in colour"
+    said = "images that look like no chest-CT slice, though the contributor says so, {}: 1\n  " + where
+    assert said.format("left out") in capsys.readouterr().out
+    assert len(export(folder, tmp_path / "b.csv", "--with_insisted")) == 2
+    assert said.format("taken all the same") in capsys.readouterr().out
+    collection.add(given(image(0), covid=True))  # judged before it was erased, and found right
+    assert len(export(folder, tmp_path / "c.csv")) == 2
+    assert "look like no chest-CT" not in capsys.readouterr().out
+
+
+def test_what_is_left_out_joins_nobody(collection, folder, tmp_path):
+    # Two photographs of one dark room are nearly the same, and their people are two.
+    collection.add(given(prepare(encode_png(noise(0))), image(1), covid=True))
+    collection.add(given(prepare(encode_png((noise(0) * 0.9).astype(np.uint8))), image(2), covid=True))
+    assert export(folder, tmp_path / "a.csv")["patient"].nunique() == 2
+    assert export(folder, tmp_path / "b.csv", "--with_insisted")["patient"].nunique() == 1
+
+
+# Splits
 
 
 def test_the_split_is_drawn_from_the_patient_s_name_60_15_25():
@@ -176,8 +206,6 @@ def test_the_warnings_are_printed(collection, folder, tmp_path, capsys):
     export(folder, tmp_path / "a.csv")
     output = capsys.readouterr().out
     assert output.count("warning: ") == 3
-    # The pictures are noise, and stored as the contributor insists.
-    assert "images that look like no chest-CT slice, which the contributor said they are: 1\n" in output
 
 
 def test_nothing_to_export_is_an_error(collection, folder, tmp_path):
@@ -226,40 +254,3 @@ def test_the_collection_itself_needs_no_pandas_and_the_export_says_so():
     assert done.stderr.splitlines()[-1] == (
         "ModuleNotFoundError: the export needs the package pandas: pip install 'ladnn_tf[train]'"
     )
-
-
-# The withdrawal by command
-
-
-def withdraw(folder, *options):
-    return collection_withdraw.main(["withdraw", f"--data={folder}", *options])
-
-
-def test_the_command_withdraws_by_receipt_and_by_id(folder, capsys):
-    with Collection(folder) as collection:
-        first, second = collection.add(contribution(0, 1)), collection.add(contribution(2))
-    assert withdraw(folder, f"--receipt={first.text.lower()}") == 0
-    assert withdraw(folder, f"--id={second.contribution}") == 0
-    assert withdraw(folder, f"--id={second.contribution}") == 0
-    assert files(folder) == KEPT
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [
-        f"withdrawn: contribution {first.contribution} with 2 images",
-        f"withdrawn: contribution {second.contribution} with 1 image",
-    ]
-    assert lines[2].startswith(f"contribution {second.contribution} was withdrawn before, at 20")
-
-
-def test_the_command_refuses_what_it_cannot_do(collection, folder, tmp_path):
-    collection.add(contribution(0))
-    with pytest.raises(ValueError, match="used by another process, probably the page"):
-        withdraw(folder, "--receipt=0")
-    collection.close()
-    with pytest.raises(ValueError, match="nothing was withdrawn: no contribution has this receipt"):
-        withdraw(folder, "--receipt=0")
-    with pytest.raises(ValueError, match="no folder of the data collection"):
-        withdraw(tmp_path / "mistyped", "--receipt=0")
-    for options in ((), ("--receipt=0", "--id=0")):
-        with pytest.raises(SystemExit, match="2"):
-            withdraw(folder, *options)
-    assert files(folder) == sorted(KEPT + image_files(0))

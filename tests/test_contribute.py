@@ -1,13 +1,16 @@
 """The page of the data collection, over HTTP, with the real templates and texts."""
 
 import html
+import io
 import re
 import sqlite3
 
 import numpy as np
 import pytest
-from contributions import KEPT, files, noise
+import sqlalchemy
+from contributions import KEPT, OPERATOR, files, noise
 from fastapi import FastAPI
+from PIL import Image
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
@@ -15,8 +18,9 @@ from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import decode, encode_png
 from ladnn_tf.labels import LESIONS
 from serving.collection.consent import consent
+from serving.collection.contribution import CollectionError, UncertainError
 from serving.collection.images import PERCENT, Erasure, erase
-from serving.collection.store import Collection, CollectionError, UncertainError
+from serving.collection.store import Collection
 from serving.page import contribute, words
 from serving.page.access import Caller
 from serving.page.contribute_form import COVID_CHOICES, LESION_CHOICES
@@ -24,14 +28,14 @@ from serving.page.errors import PageError, try_later
 from serving.page.pages import Pages
 from serving.page.settings import Settings
 
-AGREED = {"consent": consent("en").sha256, "agree": "yes"}
+AGREED = {"consent": consent("en", OPERATOR).sha256, "agree": "yes"}
 
 
 class Site:
     """The routes alone, with what the gate gives them."""
 
     def __init__(self, folder, **settings):
-        self.settings = Settings(**{"max_images": 4, "max_unpacked_mb": 1, **settings})
+        self.settings = Settings(**{"operator": OPERATOR, "max_images": 4, "max_unpacked_mb": 1, **settings})
         self.folder = folder
         self.collection = Collection(folder)
         self.lines = []
@@ -135,6 +139,7 @@ def test_a_contribution_is_stored_and_can_be_withdrawn(site, chest):
     assert len(row["patient_hash"]) == 64
     assert (row["consent_version"], row["consent_language"]) == ("1", "en")
     assert (site.images()[0] == decode(chest)).all()
+    assert row["operator"] == OPERATOR
     assert site.lines == [{"event": "contribution", "contribution": row["id"], "images": 1}]
     assert row["id"] in response.text
     assert "1 image was stored." in text_of(response)
@@ -198,7 +203,7 @@ def test_another_consent_text_than_the_current_one_is_no_consent(site, chest):
         assert response.status_code == 422
         assert "The consent text has changed" in text_of(response)
     site.assert_nothing_stored()
-    receipt_of(site.contribute(chest, consent=consent("zh").sha256))
+    receipt_of(site.contribute(chest, consent=consent("zh", OPERATOR).sha256))
     assert site.rows("contributions")[0]["consent_language"] == "zh"
 
 
@@ -234,6 +239,32 @@ def test_what_is_no_chest_ct_needs_a_tick(site, chest):
     refusals = [image["refusal"] for image in site.rows("images")]
     assert refusals[0] == ""
     assert refusals[1].startswith("in colour")
+
+
+def test_the_tick_for_what_looks_like_no_chest_ct_is_set_anew_each_time(site, chest):
+    photograph = encode_png(noise(1, (64, 64)))
+    for fields in ({}, {"is_chest_ct": "yes", "patient_code": "x" * 65}):
+        refused = site.contribute(photograph, **fields)
+        assert refused.status_code == 422
+        assert 'name="is_chest_ct" type="checkbox" value="yes">' in refused.text
+        assert " checked" not in refused.text
+    site.assert_nothing_stored()
+
+
+def test_a_picture_with_transparent_parts_is_refused(site, chest):
+    content = io.BytesIO()
+    pixels = Image.open(io.BytesIO(chest)).convert("RGBA")
+    pixels.save(content, "PNG")
+    receipt_of(site.contribute(content.getvalue()))  # the alpha channel is opaque
+    pixels.putpixel((3, 5), (255, 255, 255, 0))
+    content = io.BytesIO()
+    pixels.save(content, "PNG")
+    for language, said in (("en", "0.png : has transparent parts"), ("zh", "0.png : 含有透明部分")):
+        site.client.cookies.set("ladnn_language", language)
+        response = site.contribute(content.getvalue())
+        assert response.status_code == 422
+        assert said in text_of(response)
+    assert len(site.rows("contributions")) == 1
 
 
 def test_no_file_is_no_contribution(site):
@@ -353,7 +384,22 @@ def test_a_contribution_whose_line_cannot_be_written_is_taken_back(site, chest):
     site.record = record
     assert site.contribute(chest).status_code == 500
     assert files(site.folder) == KEPT
-    assert site.rows("contributions")[0]["withdrawn"]
+    assert site.rows("contributions") == []
+
+
+def test_a_contribution_that_cannot_even_be_taken_back_is_named_in_the_log(site, chest, monkeypatch, caplog):
+    def record(request, line):
+        raise OSError("the disk is full")
+
+    def fail(*_):
+        raise sqlalchemy.exc.OperationalError("DELETE", None, OSError("no route to host"))
+
+    site.record = record
+    monkeypatch.setattr("serving.collection.store.records.delete", fail)
+    response = site.contribute(chest)
+    assert (response.status_code, response.json()) == (503, {"code": "collection_uncertain"})
+    (row,) = site.rows("contributions")
+    assert f"serving.collection.withdraw --id={row['id']} takes it out" in caplog.text
 
 
 def test_nothing_is_stored_for_a_client_who_has_gone(site, chest, monkeypatch):
@@ -378,10 +424,26 @@ def test_a_receipt_that_nobody_has_withdraws_nothing(site, chest, receipt):
 # The page
 
 
+def test_the_consent_names_the_operator_and_without_one_there_is_no_page(site):
+    response = site.client.get("/contribute")
+    assert f"(&#34;the operator&#34; below): {OPERATOR}</p>" in response.text
+    site.client.cookies.set("ladnn_language", "zh")
+    assert OPERATOR in text_of(site.client.get("/contribute"))
+    with pytest.raises(ValueError, match="operator's name and contact"):
+        contribute.contribute_router(site.collection, None, Settings(), user_of=None, record=None)
+
+
+def test_the_consent_to_give_to_another_operator_is_none(site, chest):
+    response = site.contribute(chest, consent=consent("en", "somebody else").sha256)
+    assert response.status_code == 422
+    assert "The consent text has changed" in text_of(response)
+    site.assert_nothing_stored()
+
+
 def test_the_form_sends_what_is_read(site):
     """Every control's name and values, against what `contribute_form.py` takes."""
     page = site.client.get("/contribute").text
-    assert f'name="consent" value="{consent("en").sha256}"' in page
+    assert f'name="consent" value="{consent("en", OPERATOR).sha256}"' in page
     names = set(re.findall(r'<(?:input|select)[^>]* name="([^"]+)"', page))
     expected = {"consent", "agree", "files", "corner", "corner_percent", "covid", "patient_code", "receipt"}
     assert names == expected | {f"lesion_{lesion}" for lesion in LESIONS}
@@ -396,7 +458,7 @@ def test_the_form_sends_what_is_read(site):
 def test_the_page_is_in_the_reader_s_language_with_its_whole_consent_text(site, chest, language):
     response = site.client.get(f"/contribute?lang={language}")
     text = text_of(response)
-    assert " ".join(consent(language).text.split()) in text
+    assert " ".join(consent(language, OPERATOR).text.split()) in text
     texts = words.words_of(language)
     assert texts("contribute.title") in text
     assert f'lang="{texts.tag}"' in response.text

@@ -1,6 +1,7 @@
 """Forms with files, read into memory."""
 
 import asyncio
+import hmac
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
@@ -63,6 +64,19 @@ def test_a_file_that_is_too_large_is_dropped_and_the_others_stay():
     assert (larger.too_large, len(larger.content)) == (False, 2002)
 
 
+def test_the_hash_and_the_size_of_a_dropped_file_are_kept():
+    body = (
+        part('name="files"; filename="big"', b"x" * 1234)
+        + part('name="files"; filename="a"', b"y")
+        + b"--cut--\r\n"
+    )
+    for step in (7, 10_000):
+        big, small = read(body, step=step, new_hash=lambda: hmac.new(b"key", digestmod="sha256")).files
+        assert (big.dropped, big.dropped_hash) == (1234, hmac.new(b"key", b"x" * 1234, "sha256").hexdigest())
+        assert (small.dropped, small.dropped_hash) == (0, "")
+    assert read(body).files[0].dropped_hash == ""
+
+
 def test_a_very_long_name():
     name = "n" * 5000
     assert read(part(f'name="files"; filename="{name}"', b"x") + b"--cut--\r\n").files[0].name == name
@@ -93,6 +107,7 @@ WHOLE = part('name="files"; filename="a"', b"x") + b"--cut--\r\n"
         b"--cut\r\n\r\nno header\r\n--cut--\r\n",
         part('name="long"', b"x" * 70_000) + b"--cut--\r\n",
         b"".join(part('name="many"', b"") for _ in range(1001)) + b"--cut--\r\n",
+        b"".join(part('name="f"; filename=""', b"") for _ in range(1011)) + b"--cut--\r\n",
         b"--cut\r\nX: " + b"x" * 20_000 + b"\r\n" + WHOLE[7:],
     ],
 )

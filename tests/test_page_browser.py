@@ -7,25 +7,20 @@ are skipped where there is no Chromium (Debian's package `chromium`).
 import csv
 import io
 import math
-import shutil
 import zipfile
 
 import pytest
 import tiny_tflite
-from playwright.sync_api import expect, sync_playwright
+from page_process import collecting_page
+from playwright.sync_api import expect
 
-from benchmarks.server_process import HOST, free_port, running, status_of
 from ladnn_tf.card import ScoreBin
 from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.data.preprocess import decode, resize
 from serving.collection import export as collection_export
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 BINS = (ScoreBin(0.0, 0.5, 61, 2, (0.009, 0.112)), ScoreBin(0.5, 1.0, 40, 34, (0.709, 0.93)))
-
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (Debian's package chromium)")
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +31,17 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(data):
     """The URL of a page of its own."""
-    bins = {"score_bins": BINS, "lesion_targets": "positives", "threshold": 0.25}
-    model = tiny_tflite.write_model(data.parent / "tiny.tflite", **bins)
-    port = free_port()
-    arguments = [f"--model={model}", f"--port={port}", f"--data={data}"]
-    with running("the page", "serving.webapp", arguments, lambda: status_of(port, "/readyz") == 200):
-        yield f"http://{HOST}:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
+    with collecting_page(data, score_bins=BINS, lesion_targets="positives", threshold=0.25) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(browser, address):
+def visit(chromium, address):
     """A function from the settings of a browser to a page of it, on which nothing may go wrong unseen."""
     contexts, complaints = [], []
 
     def visit(path="/", **settings):
-        contexts.append(browser.new_context(base_url=address, **settings))
+        contexts.append(chromium.new_context(base_url=address, **settings))
         page = contexts[-1].new_page()
         page.set_default_timeout(20_000)
         page.on("console", lambda message: complaints.append(message.text))
@@ -216,6 +199,22 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, locale):
     assert has_no_horizontal_scroll(page)
     page.goto("/contribute")
     assert has_no_horizontal_scroll(page)
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_a_phone_shows_file_answer_and_probability_without_scrolling(visit, locale):
+    page = visit(viewport={"width": 360, "height": 740}, locale=locale)
+    name = "2019-novel-Coronavirus-severe-adult-respiratory-distress-p3-89%0.png"
+    upload(page, file(name, example_png()), file("x.txt", b"no picture", "text/plain"))
+    assert page.evaluate("(scroll => scroll.scrollWidth <= scroll.clientWidth)(document.querySelector('.scroll'))")
+    row = page.locator("#results tbody tr").first
+    for cell in (row.locator("th.file"), row.locator("td.answer"), row.locator("td.number:not(.place, .lesion)")):
+        expect(cell).to_be_visible()
+    expect(row.locator("td.lesion").first).to_be_hidden()
+    expect(page.locator(".below")).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 740})
+    expect(row.locator("td.lesion").first).to_be_visible()
+    expect(page.locator(".below")).to_be_hidden()
 
 
 def test_without_javascript_a_slice_is_answered(visit):

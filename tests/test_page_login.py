@@ -5,7 +5,9 @@ import json
 import pytest
 from serving_page import JSON, TOKEN, png, running_page
 
+from serving.page.audit_log import AuditLog, AuditLogError
 from serving.page.settings import parse_network
+from serving.page.words import words_of
 
 LIGHT = png(204)
 
@@ -69,8 +71,33 @@ def test_login_over_https(tmp_path):
 def test_wrong_tokens_are_limited(guarded):
     statuses = [guarded.client.post("/login", data={"token": "wrong"}).status_code for _ in range(12)]
     assert statuses == [401] * 10 + [429] * 2
-    refused = guarded.client.post("/login", data={"token": TOKEN}, headers=JSON)
+    refused = guarded.client.post("/login", data={"token": "wrong"}, headers=JSON)
     assert (refused.status_code, int(refused.headers["retry-after"])) == (429, 6)
+    assert [line["event"] for line in guarded.audit()] == ["login"] * 10 + ["login_limit"]
+    assert guarded.client.post("/login", data={"token": TOKEN}).status_code == 303  # the right one gets in
+
+
+def test_wrong_bearer_tokens_leave_lines(guarded):
+    bearer = {"Authorization": "Bearer wrong"}
+    statuses = [guarded.client.get("/metrics", headers=JSON | bearer).status_code for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    lines = guarded.audit()
+    assert [line["event"] for line in lines] == ["login"] * 10 + ["login_limit"]
+    assert {(line["address"], line["by"]) for line in lines} == {("127.0.0.1", "bearer")}
+    assert len({line["request"] for line in lines}) == 11
+    assert "wrong" not in json.dumps(lines)
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    assert guarded.client.get("/metrics", headers=right).status_code == 200
+
+
+def test_a_failed_login_that_cannot_be_noted_is_a_failure(guarded, monkeypatch):
+    def fail(self, records):
+        raise AuditLogError("the disk is full")
+
+    monkeypatch.setattr(AuditLog, "write", fail)
+    wrong = guarded.client.get("/", headers=JSON | {"Authorization": "Bearer wrong"})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (500, "not_audited")
+    assert guarded.client.post("/login", data={"token": "wrong"}).status_code == 500
 
 
 @pytest.mark.parametrize(
@@ -109,6 +136,11 @@ def test_other_sites_and_other_names(page):
     response = page.client.get("/", headers={"Host": "<evil>.com"})
     assert response.status_code == 400
     assert "<evil>" not in response.text
+    assert "--allowed_host" not in response.text  # a stranger is told nothing of flags
+    assert words_of("en")("error.400") in response.text
+    assert "upload could" not in response.text
+    forwarded = page.client.get("/", headers=JSON | {"X-Forwarded-For": "192.0.2.7"})
+    assert (forwarded.status_code, forwarded.json()["error"]["code"]) == (403, "behind_proxy")
     assert page.client.get("/healthz", headers={"Host": "10.0.0.9"}).status_code == 200
 
 

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import json
+import logging
 import re
 import signal
 import socket
@@ -11,14 +12,17 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import tiny_tflite
 import uvicorn
 from absl import flags
 from conftest import REPOSITORY
+from PIL import Image
 from serving_page import JSON, TOKEN, FakePredictor, png
 
 from serving import webapp
+from serving.page import gate
 from serving.page.app import create_app
 from serving.page.audit_log import AuditLogError
 from serving.page.server import PageProtocol, config_of
@@ -59,11 +63,13 @@ def form(content: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def live_page(folder, **settings):
+def live_page(folder, *, send_buffer=0, **settings):
     predictor = FakePredictor()
     made = Settings(**{"rate_limit": 0, "audit_log": folder / "audit.jsonl", "stop_seconds": 5.0} | settings)
     server = uvicorn.Server(config_of(create_app(made, predictor, None), made))
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        if send_buffer:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
@@ -170,8 +176,8 @@ def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
 
 
 def test_uploads_share_the_memory(tmp_path):
-    """3 MB for all: while one of 2 MB is answered, there is no room for another one."""
-    limits = {"max_request_mb": 2, "max_image_mb": 1, "max_unpacked_mb": 1, "upload_memory_mb": 3}
+    """6 MB for all, 3 MB for a client: while one of its 2 MB is answered, there is no room for another one."""
+    limits = {"max_request_mb": 2, "max_image_mb": 1, "max_unpacked_mb": 1, "upload_memory_mb": 6}
     with live_page(tmp_path, **limits) as page:
         page.predictor.free.clear()
         body = form(png()) + b" " * MEGABYTE  # what follows the end is no part of the form
@@ -179,11 +185,96 @@ def test_uploads_share_the_memory(tmp_path):
         first.start()
         assert page.predictor.begun.wait(60)
         response, content = page.post(body + b" " * 1000)
-        assert (response.status, content["error"]["code"]) == (503, "busy")
+        assert (response.status, content["error"]["code"]) == (503, "busy_client")
         assert response.getheader("retry-after") == "2"
         page.predictor.free.set()
         first.join(60)
         assert page.is_alive()
+
+
+def test_silent_uploads_that_announce_much_take_nothing_from_others(tmp_path):
+    """Eight announce 64 MiB each, all the memory there is, and send nothing."""
+    with live_page(tmp_path) as page, contextlib.ExitStack() as silent:
+        for _ in range(8):
+            connection = silent.enter_context(page.connect())
+            connection.sendall(POST + f"Content-Type: {FORM}\r\nContent-Length: {64 * MEGABYTE}\r\n\r\n".encode())
+        assert page.is_alive()
+
+
+def test_chunks_are_counted_as_they_come(tmp_path):
+    """6 MB for all, 3 MB for a client: two uploads without a length, each of nearly 2 MB, are too much for it."""
+    limits = {"max_request_mb": 2, "max_image_mb": 1, "max_unpacked_mb": 1, "upload_memory_mb": 6}
+    with live_page(tmp_path, **limits) as page:
+        page.predictor.free.clear()
+        body = form(png()) + b" " * (2 * MEGABYTE - 2000)
+        first = threading.Thread(target=page.post, args=(iter([body]),))
+        first.start()
+        assert page.predictor.begun.wait(60)
+        response, content = page.post(iter([body]))
+        assert (response.status, content["error"]["code"]) == (503, "busy_client")
+        page.predictor.free.set()
+        first.join(60)
+        assert page.is_alive()
+
+
+@pytest.mark.parametrize("path", [b"/diagnose", b"/login"])
+def test_a_length_beside_chunks_is_refused(page, path):
+    """The length would hide how much comes; and a proxy may believe it."""
+    with page.connect() as connection:
+        connection.sendall(
+            b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nContent-Length: 6\r\n"
+            b"Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=cut\r\n\r\n"
+            b"1\r\nx\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        answer = connection.makefile("rb").read()  # to the end: nothing else is answered on this connection
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"two_lengths"' in answer
+    assert b"connection: close" in answer.lower()
+    assert b"alive" not in answer
+    assert page.is_alive()
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/healthz", "/readyz"])
+def test_head_is_get_without_the_body(page, path):
+    answers = []
+    for method in ("GET", "HEAD"):
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            response = connection.getresponse()
+            answers.append((response.status, response.getheader("content-length"), response.read()))
+    assert answers[0][:2] == answers[1][:2]
+    assert answers[1][2] == b""
+    assert page.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [(b"Host: localhost\r\n", b"401"), (b"Host: evil\r\n", b"400"), (b"Host: localhost\r\nA: b\r\n" * 2, b"400")],
+)
+def test_a_strangers_body_is_not_waited_for(tmp_path, monkeypatch, headers, status):
+    """The 120 seconds for an upload are for those who may send one."""
+    monkeypatch.setattr(gate, "_STRANGER_SECONDS", 0.05)
+    with live_page(tmp_path, token=TOKEN) as page, page.connect() as connection:
+        connection.settimeout(30)
+        connection.sendall(b"POST /diagnose HTTP/1.1\r\n" + headers + b"Content-Length: 1000\r\n\r\n")
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 " + status)
+
+
+def test_the_connection_of_a_client_that_takes_nothing_ends(tmp_path, monkeypatch):
+    """Closed in the usual way, it would stay until the client has taken what was sent, which is never."""
+    lost = threading.Event()
+    connection_lost = PageProtocol.connection_lost
+    monkeypatch.setattr(
+        PageProtocol, "connection_lost", lambda self, error: connection_lost(self, error) or lost.set()
+    )
+    noise = np.random.default_rng(1).integers(0, 256, (512, 512), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "PNG")
+    body = form(content.getvalue())
+    with live_page(tmp_path, upload_timeout=1.0, send_buffer=4096) as page, page.connect() as connection:
+        connection.sendall(POST + f"Content-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert lost.wait(60)
 
 
 def test_uploads_at_a_time_are_limited(tmp_path):
@@ -238,7 +329,8 @@ def test_the_command_lives_without_its_model_server_and_ends_by_sigterm(tmp_path
     with socket.socket() as nobody:  # bound, and not listening
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        with command(f"--serving_url={url}", f"--data={tmp_path / 'data'}") as (process, port):
+        data = (f"--data={tmp_path / 'data'}", "--operator=Tests, tests@hospital.example")
+        with command(f"--serving_url={url}", *data) as (process, port):
             assert get(port, "/healthz") == (200, b"alive\n")
             assert get(port, "/contribute")[0] == 200
             status, content = get(port, "/readyz")
@@ -273,6 +365,8 @@ def run(*arguments):
         (("--model=a.tflite", "--serving_url=http://b"), "give either --model"),
         (("--model=a.tflite", "--database=sqlite://"), "--database needs --data"),
         (("--model=a.tflite", "--tls_key=key.pem"), "go together"),
+        (("--model=a.tflite", "--data=data"), "--data needs --operator='NAME, CONTACT'"),
+        (("--model=a.tflite", "--data=data", "--operator= "), "--data needs --operator"),
         (("--model=a.tflite", "--port=http"), "--port"),
     ],
 )
@@ -288,6 +382,9 @@ def test_wrong_flags(arguments, says, capsys):
     [
         (("--host=0.0.0.0",), "--host=0.0.0.0 can be reached from other machines"),
         (("--workers=0",), "--workers should be"),
+        (("--allowed_host=page.hospital",), "--allowed_host=page.hospital needs a login"),
+        (("--trusted_proxy=10.0.0.1",), "--trusted_proxy needs a login"),
+        (("--operator=one\ntwo",), "--operator should be one line"),
         (("--trusted_proxy=10.0.0.0/33",), "--trusted_proxy should be"),
         (("--token_file=none",), "--token_file=none cannot be read"),
         (("--audit_key_file=none",), "--audit_key_file=none cannot be read"),
@@ -310,16 +407,24 @@ def test_flags_become_settings(tmp_path):
     values = flags.FlagValues()
     webapp.define_flags(values)
     given = [f"--token_file={token}", "--host=0.0.0.0", "--trusted_proxy=10.0.0.1", "--trusted_proxy=10.1.0.0/16",
-             "--allowed_host=page.hospital", "--queue=70", "--upload_timeout=5"]  # fmt: skip
+             "--allowed_host=page.hospital", "--queue=70", "--upload_timeout=5", "--operator=Who"]  # fmt: skip
     values(["webapp", *given])
     settings = webapp.settings_from(values)
     assert (settings.token, settings.host, settings.queue, settings.upload_timeout) == (TOKEN, "0.0.0.0", 70, 5.0)
     assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.1/32", "10.1.0.0/16"]
     assert settings.allowed_hosts == ("page.hospital",)
+    assert settings.operator == "Who"
     defaults = flags.FlagValues()
     webapp.define_flags(defaults)
     defaults(["webapp"])
     assert webapp.settings_from(defaults) == Settings()
+
+
+def test_the_http_client_logs_warnings_alone():
+    """At INFO it logs each request to the model server."""
+    webapp.set_up_logging()
+    for name in ("httpx", "httpcore"):
+        assert logging.getLogger(name).level == logging.WARNING
 
 
 def test_help_names_every_setting(capsys):

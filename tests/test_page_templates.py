@@ -11,6 +11,7 @@ import pytest
 from page_views import Page, answer, baseline, batch, card, failure, render, results_page, shown
 
 from ladnn_tf.card import Export
+from ladnn_tf.labels import LESIONS
 from serving.page import words as words_module
 from serving.page.words import words_of
 
@@ -148,12 +149,32 @@ def test_a_batch_is_counted_listed_and_shown():
     assert download.attributes["href"].startswith("data:text/csv;charset=utf-8;base64,")
 
 
-def test_lesions_beside_a_negative_call_are_marked_in_the_table():
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_lesions_that_mean_nothing_are_nowhere(language):
+    result = shown(answer(0.2), language=language)
+    article = Page(results_page([result], language)).all("article")[0]
+    assert result.lesion_caveat in article.text
+    page = Page(results_page([result], language))
+    assert page.all("ul", class_="lesions") == page.all("select") == page.all("option") == []
+    assert [image.attributes["data-label"] for image in page.all("img", class_="heat")] == ["covid"]
+    assert len(page.all("rect", class_="bar-value")) == 1
+    words = words_of(language)
+    for lesion in LESIONS:
+        assert words(f"lesion.{lesion}") not in article.text
+    assert words("results.no_lesions") not in article.text
+
+
+def test_lesions_beside_a_negative_call_are_dashes_in_the_table():
     text = " ".join(Page(results_page(batch())).all("table")[0].text.split()).replace("\u00a0", " ")
     assert "a/slice.png Called positive 83 % 91 % 34 % 72 % 12 % <1 %" in text
-    assert "b/slice.png Called negative 31 % 91 %* 34 %* 72 %* 12 %* <1 %*" in text
-    page = Page(results_page([shown(answer(0.2, card(lesion_targets="all")))] * 2))
-    assert "*" not in page.text
+    assert "b/slice.png Called negative 31 % –none –none –none –none –none" in text
+    said = words_of("en")("results.lesions_in_table")
+    assert said in Page(results_page(batch())).text
+    assert said not in Page(results_page([shown(answer(0.2, card(lesion_targets="all")))] * 2)).text
+    negative = Page(results_page([shown(answer(0.2))] * 2))
+    assert said in negative.text
+    assert len(negative.all("table")[0].text.split("COVID-19")) == 2
+    assert "ground-glass" not in negative.text
 
 
 @pytest.mark.parametrize(("place", "icon"), [(2, "is-abstained"), (3, "is-error")])
@@ -207,15 +228,42 @@ def test_unfit_models_and_other_notices_are_marked():
     unfit = card(export=Export("int8", "0" * 64, "unfit", ("too far off",)), notice="Ours alone.")
     text = results_page([shown(answer(of=unfit), language="zh")], "zh", card=unfit)
     page = Page(text)
-    assert page.all("p", class_="unfit wide")
+    assert page.all("p", class_="alarm wide")
     article = page.all("article")[0]
     assert "不合格模型" in article.text
     assert [notice.text for notice in page.all("p", lang="en")] == ["Ours alone."]
     assert "UNFIT" not in Page(results_page([shown(answer())])).text
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_model_of_phantoms_is_marked_on_every_page_and_result(language):
+    phantom = card(sources=("phantoms",))
+    alarm = words_of(language)("site.of_phantoms")
+    results = [shown(answer(of=phantom), language=language), shown(failure(of=phantom), language=language)]
+    page = Page(results_page(results, language, card=phantom))
+    assert [part.text.strip() for part in page.all("p", class_="alarm wide", role="alert")] == [alarm]
+    assert [alarm in article.text for article in page.all("article")] == [True, True]
+    assert alarm in Page(render("index.html", language, card=phantom)).text
+    assert alarm not in Page(results_page(batch(language), language)).text
+    assert alarm not in Page(render("index.html", language)).text
+
+
+def test_one_unfit_model_of_two_is_on_top():
+    unfit = shown(answer(of=card(export=Export("int8", "0" * 64, "unfit"))))
+    phantom = shown(answer(of=card(sources=("phantoms",))))
+    page = Page(results_page([unfit, phantom, shown(answer())], card=card()))
+    assert [alarm.text.strip()[:7] for alarm in page.all("p", class_="alarm wide")] == ["UNFIT M", "PHANTOM"]
+    alarms = [article.text.count(" MODEL:") for article in page.all("article")]
+    assert alarms == [1, 1, 0]
+
+
+def test_each_operating_point_has_its_line():
+    page = Page(results_page(batch(), operating_point="one\n<b>two"))
+    assert [part.text for part in page.all("p") if part.text in ("one", "<b>two")] == ["one", "<b>two"]
+
+
 def test_results_of_two_models_say_so():
-    other = dataclasses.replace(shown(answer()), model_version="other-int8-0123")
+    other = dataclasses.replace(shown(answer()), card_sha256="77" * 32)  # the version is the same
     warning = words_of("en")("results.several_models")
     assert warning in Page(results_page([shown(answer()), other])).text
     assert warning not in Page(results_page([other, other])).text

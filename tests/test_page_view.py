@@ -117,13 +117,16 @@ def test_a_positive_call_in_words_and_figures():
         "The network gives COVID-19 a probability of 83 %. This is above the threshold of 46 %: called positive."
     )
     assert plain(result.bin_sentence) == (
-        "Among validation images with a score of 80 to 100 %, 34 of 40 were COVID-19: 85 % (95 % interval 71 to "
-        "93 %)."
+        "Among validation images from COVID-CT with a score of 80 to 100 %, 34 of 40 were COVID-19: 85 % (95 % "
+        "interval 71 to 93 %). Of all validation images 52 % were COVID-19; where it is rarer, it is rarer at "
+        "such a score, too."
     )
     chinese = shown(answer(0.8314), language="zh")
-    assert chinese.sentence == "网络给出的 COVID-19 概率为 83%，高于阈值 46%：判为阳性。"
+    assert chinese.sentence == "网络给出的 COVID-19 概率为 83%，高于阈值 46%：模型判为阳性。"
     assert chinese.bin_sentence == (
-        "验证集中得分为 80%～100% 的 40 幅图像里，34 幅为 COVID-19，占 85%（95% 置信区间 71%～93%）。"
+        "来自“COVID-CT 数据集”的验证图像中，得分为 80%～100% 的有 40 幅，其中 34 幅为 COVID-19，占 85%"
+        "（95% 置信区间 71%～93%）。全部验证图像中 52% 为 COVID-19；"
+        "在 COVID-19 更少见的人群中，得分相同的图像里 COVID-19 的比例也更低。"
     )
 
 
@@ -151,7 +154,11 @@ def test_at_the_threshold_and_a_hair_below():
     ("bins", "covid", "text"),
     [
         (page_views.BINS, 0.3, "20 to 50 %, 1 of 9 was COVID-19: 11 % (95 % interval 2 to 44 %)."),
-        (page_views.BINS, 0.6, "No validation image had a score of 50 to 80 %, so nobody knows how often"),
+        (
+            page_views.BINS,
+            0.6,
+            "No validation image from COVID-CT had a score of 50 to 80 %, so nobody knows how often",
+        ),
         (page_views.BINS, 0.8, "80 to 100 %, 34 of 40 were"),
         ((ScoreBin(0.0, 1.0, 3, 0, (0.0, 0.56)),), 0.9, "0 of 3 were COVID-19: 0 % (95 % interval 0 to 56 %)."),
         ((), 0.3, "How often such a score was right on validation images is not in this model's card."),
@@ -161,19 +168,71 @@ def test_the_share_of_the_score_bin(bins, covid, text):
     assert text in plain(shown(answer(covid, card(score_bins=bins)), picture=False).bin_sentence)
 
 
+@pytest.mark.parametrize(
+    ("sources", "manifest", "english", "chinese"),
+    [
+        (("phantoms",), "a.csv", "phantoms (drawn pictures, no patients)", "程序绘制的模拟图像（非患者图像）"),
+        (("covid_ct", "ladnn_d1"), "a.csv", "COVID-CT, D1 of LA-DNN", "COVID-CT 数据集、LA-DNN 的 D1 数据集"),
+        (("site\u202e",), "a.csv", "site\\u202e", "site\\u202e"),
+        ((), "phantoms.csv", "the manifest phantoms.csv", "数据清单 phantoms.csv"),
+        ((), None, "data that the model's card does not name", "模型卡未注明的数据"),
+    ],
+)
+def test_the_data_of_validation_is_named_wherever_its_figures_are(sources, manifest, english, chinese):
+    of = card(sources=sources, manifest={"file": manifest} if manifest else {})
+    for language, words, name in (("en", ENGLISH, english), ("zh", CHINESE, chinese)):
+        assert name in shown(answer(of=of), language=language, picture=False).bin_sentence
+        assert name in shown(answer(0.6, of), language=language, picture=False).bin_sentence  # an empty bin
+        assert name in operating_point(of, words)
+
+
+@pytest.mark.parametrize(
+    ("export", "text"),
+    [
+        (None, ""),
+        (Export("saved_model", "0" * 64, "fit"), ""),
+        (Export("float32", "0" * 64, "fit"), ""),
+        (Export("float16", "0" * 64, "fit"), "converted to TFLite (float16). The converted model agreed with it"),
+        (Export("int8_mixed", "0" * 64, "fit"), "(int8_mixed). The converted model agreed with it"),
+        (Export("int8", "0" * 64, "unfit"), "(int8). Nothing shows that they hold for the converted model."),
+        (Export("int8", "0" * 64, "unmeasured"), "(int8). Nothing shows that they hold"),
+    ],
+)
+def test_figures_from_before_a_conversion_say_so(export, text):
+    point = operating_point(card(export=export), ENGLISH)
+    assert text in point
+    assert ("measured before" in point) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown_as"),
+    [("0.95", "95 %"), ("0.975", "97.5 %"), ("0.9999", "99.99 %"), ("0.9", "90 %"), ("1", "100 %"), ("0", "0 %")],
+)
+def test_the_rule_of_the_threshold_has_its_own_digits(rule, shown_as):
+    of = card(threshold_rule=f"the highest with a sensitivity of at least {rule} on validation")
+    assert f"found at least {shown_as} of the" in plain(operating_point(of, ENGLISH))
+    assert f"至少 {shown_as.replace(' ', '')} 的" in operating_point(of, CHINESE)
+
+
 def test_the_operating_point_in_words():
     assert plain(operating_point(card(), ENGLISH)) == (
         "An image is called positive at a probability of 46 % or above. This threshold is the highest that found "
-        "at least 95 % of the COVID-19 images of validation. At this threshold the sensitivity on validation was "
+        "at least 95 % of the COVID-19 images of validation. Validation images came from COVID-CT, as those of "
+        "training did. At this threshold the sensitivity on validation was "
         "95 % (95 % interval 88 to 100 %), the specificity 60 % (95 % interval 42 to 78 %). Validation had 118 "
         "images of 55 patients; 60 of the images were COVID-19. Where COVID-19 is rarer than that, a positive "
-        "call is less often right."
+        "call is less often right. All figures of validation, those beside a score too, were measured before "
+        "the model was converted to TFLite (int8). The converted model agreed with it within the tolerance of its "
+        "test."
     )
     assert operating_point(card(), CHINESE) == (
-        "概率达到或超过 46% 的图像判为阳性。该阈值是在验证集中仍能检出至少 95% 的 COVID-19 图像的最高阈值。"
+        "概率达到或超过 46% 的图像，模型判为阳性。该阈值是在验证集中仍能检出至少 95% 的 COVID-19 图像的最高阈值。"
+        "验证图像与训练图像同样来自“COVID-CT 数据集”。"
         "在该阈值下，验证集的灵敏度为 95%（95% 置信区间 88%～100%），特异度为 60%（95% 置信区间 42%～78%）。"
         "验证集含 55 名患者的 118 幅图像，其中 60 幅为 COVID-19。"
         "若实际人群中 COVID-19 更少见，阳性判定的正确率会更低。"
+        "验证集上的各项数值（包括各得分的比例）均在模型转换为 TFLite（int8）之前测得；"
+        "转换后的模型与原模型的差异在检验容差之内。"
     )
 
 
@@ -189,9 +248,10 @@ def test_the_operating_point_in_words():
     ],
 )
 def test_an_operating_point_without_figures_of_validation(metrics):
-    text = operating_point(card(metrics=metrics, threshold_rule="by hand"), ENGLISH)
+    text = operating_point(card(metrics=metrics, threshold_rule="by hand", export=None), ENGLISH)
     assert plain(text) == (
-        "An image is called positive at a probability of 46 % or above. How this threshold was chosen: by hand."
+        "An image is called positive at a probability of 46 % or above. How this threshold was chosen: by hand. "
+        "Validation images came from COVID-CT, as those of training did."
     )
 
 
@@ -202,7 +262,7 @@ def test_an_operating_point_without_figures_of_validation(metrics):
     ("targets", "covid", "valid", "text"),
     [
         ("positives", 0.83, True, "not calibrated and without a threshold."),
-        ("positives", 0.2, False, "Ignore these: the lesions were learnt on COVID-19 images alone"),
+        ("positives", 0.2, False, "Lesions are not shown: they were learnt on COVID-19 images alone, and"),
         ("all", 0.2, True, "not calibrated and without a threshold."),
         ("", 0.83, None, "does not say on which images they were learnt"),
         ("", 0.2, None, "does not say on which images they were learnt"),
@@ -212,6 +272,8 @@ def test_how_the_lesions_must_be_read(targets, covid, valid, text):
     result = shown(answer(covid, card(lesion_targets=targets)))
     assert text in result.lesion_caveat
     assert result.lesions_valid is valid
+    assert len(result.lesions) == (0 if valid is False else 5)
+    assert [heat.label for heat in result.heat] == [COVID, *(LESIONS if valid is not False else ())]
 
 
 def test_lesions_have_names_and_percentages():
@@ -261,6 +323,11 @@ def test_notice_and_fitness_are_the_models():
     assert shown(answer(of=unfit)).unfit
     assert shown(answer(), language="zh").notice.startswith("仅供科研使用")
     assert not shown(answer()).unfit
+    assert shown(answer(of=unfit)).caveats == [*unfit.caveats]
+    assert [caveat[:5] for caveat in shown(answer(of=unfit), language="zh").caveats] == [
+        "不合格模型",
+        "病变征象仅",
+    ]
     result = shown(failure())
     assert (result.model_version, result.card_sha256) == ("tiny-int8-abababababab", page_views.SHA256)
 
@@ -375,13 +442,19 @@ def test_an_answer_without_maps_or_pixels_has_no_pictures():
 # CSV
 
 
+def test_a_model_of_phantoms_is_known_by_its_sources():
+    assert shown(answer(of=card(sources=("phantoms",)))).of_phantoms
+    for sources in ((), ("covid_ct",), ("covid_ct", "phantoms")):
+        assert not shown(failure(of=card(sources=sources))).of_phantoms
+
+
 def rows(results):
     return list(csv.DictReader(io.StringIO(results_csv.results_csv(results).decode("utf-8-sig"))))
 
 
 def test_a_batch_as_csv():
     content = results_csv.results_csv(page_views.batch())
-    assert content.startswith(b"\xef\xbb\xbffile,state,covid,positive,threshold,GGO,Csld,CrPa,AirBr,InSepThi,")
+    assert content.startswith(b'\xef\xbb\xbf"file","state","covid","positive","threshold","GGO","Csld",')
     assert content.count(b"\r\n") == 5
     found = rows(page_views.batch())
     assert [row["file"] for row in found] == [
@@ -393,11 +466,12 @@ def test_a_batch_as_csv():
     assert [row["state"] for row in found] == ["answered", "answered", "abstained", "error"]
     assert [row["covid"] for row in found] == ["0.83", "0.31", "", ""]
     assert [row["positive"] for row in found] == ["1", "0", "", ""]
-    assert [row["AirBr"] for row in found] == ["0.124", "0.124", "", ""]
+    assert [row["AirBr"] for row in found] == ["0.124", "", "", ""]
     assert [row["threshold"] for row in found] == ["0.46"] * 4
-    assert found[1]["lesion_caveat"].startswith("Ignore these")
+    assert found[1]["lesion_caveat"].startswith("Lesions are not shown")
     assert found[2]["reason"] == "the body is taller than wide, as a head is"
     assert {(row["model_version"], row["unfit"]) for row in found} == {("tiny-int8-abababababab", "0")}
+    assert {row["caveats"] for row in found} == {" ".join(card().caveats)}
     assert all(row["notice"].startswith("For research use only") for row in found)
 
 
@@ -417,11 +491,33 @@ def test_names_that_are_formulas_are_made_text(name):
     assert file == f"'{name}"
 
 
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("a;=1+1;.png", "a;'=1+1;.png"),
+        ("a,+1.png", "a,'+1.png"),
+        ("a; -1|@b.png", "a; '-1|'@b.png"),
+        ("=1;=1.png", "'=1;'=1.png"),
+        ('a;"=1+1.png', "a;\"'=1+1.png"),
+        ("a;＝1.png", "a;'＝1.png"),
+        ("a;1=1.png", "a;1=1.png"),
+        ("x-1 = a; b.png", "x-1 = a; b.png"),
+    ],
+)
+def test_formulas_after_a_separator_are_made_text(name, cell):
+    assert rows([dataclasses.replace(shown(failure()), file=name)])[0]["file"] == cell
+
+
+def test_every_cell_is_quoted():
+    for line in results_csv.results_csv(page_views.batch()).decode("utf-8-sig").splitlines():
+        assert re.fullmatch(r'("[^"]*",)*"[^"]*"', line)
+
+
 def test_tabs_in_front_and_quotes_and_separators():
     result = dataclasses.replace(shown(failure()), file='a",b;\r\n.png', reason="\t=1+1", notice="a=1")
     row = rows([result])[0]
     assert row["file"] == 'a",b;\r\n.png'
-    assert row["reason"] == "'\t=1+1"
+    assert row["reason"] == "'\t'=1+1"
     assert row["notice"] == "a=1"
 
 
@@ -429,4 +525,4 @@ def test_csv_in_chinese_and_as_an_address():
     content = results_csv.csv_uri([shown(abstention(), "肺.png", "zh")])
     media_type, _, encoded = content.partition(";base64,")
     assert media_type == "data:text/csv;charset=utf-8"
-    assert "肺.png,abstained" in base64.b64decode(encoded).decode("utf-8-sig")
+    assert '"肺.png","abstained"' in base64.b64decode(encoded).decode("utf-8-sig")

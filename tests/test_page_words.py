@@ -9,11 +9,12 @@ import string
 from pathlib import Path
 
 import pytest
+from page_views import card
 
 from ladnn_tf import edge_predictor
-from ladnn_tf.card import NOTICE
+from ladnn_tf.card import NOTICE, Export
 from ladnn_tf.data import preprocess, quality
-from ladnn_tf.labels import COVID, LESION_NAMES, LESIONS
+from ladnn_tf.labels import COVID, LESION_NAMES, LESIONS, PHANTOM_DATA
 from serving.page import view
 from serving.page import words as words_module
 from serving.page.reasons import PREFIX, reason_in
@@ -38,7 +39,7 @@ def test_both_languages_have_the_same_keys_with_the_same_placeholders(name):
     assert list(english) == list(chinese)
     for key, text in english.items():
         assert placeholders(text) == placeholders(chinese[key]), key
-        assert text.strip() == text or key == "sentence.join", key
+        assert text.strip() == text or key in ("sentence.join", "list.join"), key
 
 
 def test_every_chinese_file_has_its_english_one():
@@ -55,6 +56,7 @@ def test_chinese_texts_are_chinese_and_have_chinese_punctuation():
         "language.tag",
         "sentence.join",
         "sentence.end",
+        "list.join",
         "percent.value",
         "percent.interval",
         "results.opacity_value",
@@ -151,7 +153,7 @@ def test_every_text_is_used_and_every_used_text_is_there():
     named |= {
         f"{page}.{state}{end}" for page, end in (("results", "_help"), ("view", "")) for state in view.STATES
     }
-    families = ("reason.", "lesion.", "error.", "view.place.", "refused.", "contribute")
+    families = ("reason.", "lesion.", "error.", "view.place.", "refused.", "contribute", "data.")
     bare = {key.removesuffix(".one").removesuffix(".many") for key in ENGLISH.texts}
     assert [key for key in bare if key not in named and not key.startswith(families)] == []
     called = set(re.findall(r'words(?:\.other)?\("([a-z0-9_.]+)"[,)]', code))
@@ -240,6 +242,20 @@ def test_every_reason_in_the_code_is_known(module, fewest):
     reasons = [text for text in reasons_in(module, values) if not text.startswith("/path")]
     assert len(reasons) >= fewest
     assert [reason for reason in reasons if reason_in(CHINESE, reason)[1] != "zh"] == []
+
+
+def test_every_caveat_of_a_card_is_known():
+    of_all = card(sources=(PHANTOM_DATA,), export=Export("int8", "0" * 64, "unfit"), lesion_targets="positives")
+    assert len(of_all.caveats) == 3
+    assert [caveat for caveat in of_all.caveats if reason_in(CHINESE, caveat)[1] != "zh"] == []
+
+
+def test_the_privacy_notice_names_what_the_audit_log_holds():
+    for noted in ("who asked", "IP address", "when", "model card", "the call", "how long", "size", "keyed hash"):
+        assert noted in ENGLISH("index.kept")
+    for noted in ("提交者", "IP 地址", "时间", "模型卡", "判定结果", "用时", "大小", "带密钥的哈希值"):
+        assert noted in CHINESE("index.kept")
+    assert "仅" not in CHINESE("index.kept")
 
 
 def test_translated_reasons_have_a_text_in_every_language():

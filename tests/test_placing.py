@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 from parity_fakes import export_card, outputs, run_card, sample
@@ -150,6 +151,28 @@ def test_a_saved_model_is_renamed_with_its_card(staged, fitness, keep_failed):
     assert artefacts.saved_model_card(target).export.fitness == fitness
     assert target.stat().st_mode & 0o777 == 0o755
     assert (target / artefacts.EXTRAS / "tf_serving_warmup_requests").is_file()
+
+
+def test_a_server_can_read_what_was_placed_whatever_the_umask_was(staged):
+    for path in staged.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    (staged / "variables" / "variables.index").chmod(0o640)
+    before = os.umask(0o077)
+    try:
+        _, target = place_saved(staged)
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(target).as_posix(): path.stat().st_mode & 0o777 for path in target.rglob("*")}
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert modes == {
+        "assets": 0o755,
+        "assets/card.json": 0o644,
+        "assets.extra": 0o755,
+        "assets.extra/tf_serving_warmup_requests": 0o644,
+        "saved_model.pb": 0o644,
+        "variables": 0o755,
+        "variables/variables.index": 0o644,
+    }
 
 
 def test_an_unfit_saved_model_is_deleted(staged):

@@ -20,6 +20,7 @@ from export import saved_model, warmup
 from export.artefacts import saved_model_card
 from ladnn_tf import runs
 from ladnn_tf.card import parse_card
+from ladnn_tf.data.phantom_slice import example_png
 
 LOAD = """
 import json, os, sys
@@ -127,6 +128,35 @@ def test_the_model_answers_with_its_final_card(out, loaded):
     said = loaded.signatures["card"](query=tf.constant([b"", b"whatever"]))["card"].numpy().tolist()
     assert said == [(out / "1" / "assets" / "card.json").read_bytes()] * 2
     assert parse_card(said[0], "x").export.fitness == "fit"
+
+
+def test_it_answers_as_the_server_loads_it(out, loaded):
+    """TensorFlow Serving loads it as a graph into a session, and not as `tf.saved_model.load` does."""
+    images = [encode(NOISE), example_png()]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        definitions = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(out / "1")).signature_def
+
+        def ask(signature, **inputs):
+            definition = definitions[signature]
+            outputs = {name: info.name for name, info in definition.outputs.items()}
+            return session.run(outputs, {definition.inputs[name].name: value for name, value in inputs.items()})
+
+        assert ask("card", query=[b""])["card"].tolist() == [(out / "1" / "assets" / "card.json").read_bytes()]
+        found = ask("serving_default", image_bytes=images)
+    expected = loaded.signatures["serving_default"](image_bytes=tf.constant(images))
+    assert set(found) == set(expected) == {"covid", "lesions"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values.numpy(), atol=1e-6)
+
+
+def test_an_export_of_an_older_version_is_to_be_made_again(out, tmp_path):
+    shutil.copytree(out / "1", tmp_path / "1")
+    (tmp_path / "1" / "assets" / "card.json").rename(tmp_path / "1" / "assets.extra" / "card.json")
+    with pytest.raises(ValueError, match=r"1 was made by an older version of ladnn_tf: .* Export the run again"):
+        saved_model_card(tmp_path / "1")
+    (tmp_path / "1" / "assets.extra" / "card.json").unlink()
+    with pytest.raises(ValueError, match=r"^there is no "):
+        saved_model_card(tmp_path / "1")
 
 
 def test_a_fresh_process_without_this_project_loads_and_shows_it(out, loaded, tmp_path):

@@ -1,5 +1,7 @@
 """The client of TensorFlow Serving against a server that is a Python object: what it sends, what it answers."""
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from serving.clients.errors import (
     InvalidRequest,
     ModelRefused,
     NotFound,
+    Overloaded,
     ServerFailed,
     ServingError,
     TimedOut,
@@ -252,6 +255,23 @@ def test_without_places_the_batch_is_halved_until_the_culprits_are_alone(server,
     assert len(clock.slept) == 4
 
 
+def test_a_server_that_fills_its_batches_up_names_another_total_and_the_batch_is_halved(server, client_of):
+    """1 of 4 for a request of 3: the fourth image is the server's own, and the places could be another batch's."""
+    counts = []
+
+    def refuse(images):
+        filled = list(images) + [images[0]] * ({3: 4}.get(len(images), len(images)) - len(images))
+        words = refusing({b"bad"}, [])(filled)
+        counts.append((len(images), words.partition("[")[2].partition(" images")[0]))
+        return words
+
+    server.refuse = refuse
+    answers = client_of(server).ask([b"0.1", b"0.2", b"bad"])
+    assert [answer.covid for answer in answers] == [pytest.approx(0.1), pytest.approx(0.2), None]
+    assert answers[2].error == "neither PNG nor JPEG; convert it"
+    assert counts == [(3, "1 of 4"), (1, ""), (2, "1 of 2"), (1, "")]
+
+
 def test_an_image_alone_that_was_put_together_with_another_client_s_is_sent_again(server, client_of, clock):
     words = [WORDS.format(1, 8, "image_bytes[0]: neither PNG nor JPEG; convert it"), "a damaged image", ""]
     server.refuse = lambda images: words.pop(0)
@@ -295,7 +315,9 @@ def test_pauses_are_drawn_between_half_and_all_of_a_doubling_bound(draw):
     assert [retry.pause(n) for n in range(1, 8)] == pytest.approx([bound * (0.5 + 0.5 * draw) for bound in bounds])
 
 
-@pytest.mark.parametrize("kind", [TimedOut, InvalidRequest, NotFound, ServerFailed, ServingError, ModelRefused])
+@pytest.mark.parametrize(
+    "kind", [TimedOut, InvalidRequest, NotFound, ServerFailed, Overloaded, ServingError, ModelRefused]
+)
 def test_nothing_else_is_tried_again(kind, clock):
     calls = []
 
@@ -341,10 +363,8 @@ def test_the_version_is_asked_every_few_seconds_and_its_card_once(server, client
         ("version", ""),
         ("card", 2),
         ("version", ""),
+        ("card", 2),  # a server that was set up anew may have another model under the number
     ]
-    clock.now += 60.0
-    client.card()
-    assert server.asked[-1] == ("card", 2)  # after a minute it might be another model
 
 
 def test_a_label_is_resolved_and_its_version_pinned(server, client_of, clock):
@@ -501,10 +521,14 @@ def files(server, tmp_path):
     ]
 
 
-def test_files_are_answered_in_groups_and_reported_in_order(files, server, client_of):
-    reported = []
-    records, cards = command.answer_files(client_of(server, check=False), files, 3, reported.append)
-    assert records == reported
+def answered(*arguments):
+    """The records, and the cards that they have."""
+    found = list(command.answer_files(*arguments))
+    return [record for record, _ in found], list(dict.fromkeys(card.version for _, card in found))
+
+
+def test_files_are_answered_in_groups_and_told_in_order(files, server, client_of):
+    records, versions = answered(client_of(server, check=False), files, 3)
     assert [record["file"] for record in records] == files
     assert [record["covid"] for record in records] == [
         None if covid is None else pytest.approx(covid) for covid in (0.0, 0.2, None, None, 0.4, 0.6, 0.8)
@@ -513,13 +537,13 @@ def test_files_are_answered_in_groups_and_reported_in_order(files, server, clien
     assert records[2]["error"] == "cannot be read (No such file or directory)"
     assert records[3]["error"].startswith("not read: more than 268,435,456 bytes")
     assert [len(images) for images, _ in requests(server)] == [2, 2, 1]
-    assert cards == [parse_card(server.cards[1], "x")]
+    assert versions == [parse_card(server.cards[1], "x").version]
 
 
 def test_a_failure_on_the_way_leaves_the_answers_that_there_are(files, server, client_of):
     client = client_of(server, check=False)
     server.failures = [None, None, None, ServerFailed("it broke")]  # version, card, 3 files; 3 files
-    records, _ = command.answer_files(client, files, 3, lambda record: None)
+    records, _ = answered(client, files, 3)
     assert [record["covid"] is None for record in records] == [False, False, True, True, True, True, True]
     assert records[2]["error"].startswith("cannot be read")
     assert {record["error"] for record in records[3:]} == {
@@ -528,24 +552,98 @@ def test_a_failure_on_the_way_leaves_the_answers_that_there_are(files, server, c
     assert len(requests(server)) == 2  # a server that failed is left alone
     server.failures = [ServerFailed("it broke")]
     with pytest.raises(ServerFailed, match="it broke"):
-        command.answer_files(client, files, 3, lambda record: None)
+        answered(client, files, 3)
 
 
 def test_two_versions_in_one_table_are_both_explained(files, server, client_of, clock):
-    def report(record):
+    found = []
+    for record, card in command.answer_files(client_of(server, check=False), files, 3):
+        found.append((record["threshold"], card))
         clock.now += 2.0
         if not record["file"].endswith("0.png"):
             add_version(server, 2, threshold=0.7)
-
-    records, cards = command.answer_files(client_of(server, check=False), files, 3, report)
-    assert [card.threshold for card in cards] == [0.5, 0.7]
-    assert [record["threshold"] for record in records] == [0.5] * 3 + [0.7] * 4
+    assert [(threshold, card.threshold) for threshold, card in found] == [(0.5, 0.5)] * 3 + [(0.7, 0.7)] * 4
+    cards = [found[0][1], found[-1][1]]
     footer = client_output.footer(cards)
     assert "COVID-19 at 0.500 or above (by hand)." in footer
     assert "COVID-19 at 0.700 or above (by hand)." in footer
     assert "--json and --csv tell which one answered what" in footer
     assert footer.endswith(cards[0].notice)
     assert "changed" not in client_output.footer(cards[:1])
+
+
+@pytest.fixture
+def main(server, monkeypatch, tmp_path):
+    """The command with this server behind any URL, two files a request; gives its status and what it wrote."""
+    monkeypatch.setattr(command, "connect", lambda *_, **__: ServingClient(server, check=False, batch_size=2))
+    names = tmp_path / "out.csv", tmp_path / "out.json"
+
+    def main(*files):
+        arguments = ["client", "--url=http://h", "--batch_size=2", f"--csv={names[0]}", f"--json={names[1]}"]
+        return command.main([*arguments, *files])
+
+    def written():
+        with names[0].open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        records = json.loads(names[1].read_text())["predictions"]
+        assert [row["file"] for row in rows] == [record["file"] for record in records]
+        return rows
+
+    main.written = written
+    main.names = names
+    return main
+
+
+def test_ctrl_c_leaves_what_was_answered(main, files, server, capsys):
+    server.failures = [None, None, None, KeyboardInterrupt()]  # version, card, 2 files; then none could be read
+    assert main(*files[:2], *files[4:]) == 130
+    assert [row["file"] for row in main.written()] == files[:2]
+    printed = capsys.readouterr()
+    assert printed.err == "interrupted: 2 of 5 files are answered\n"
+    assert printed.out.splitlines()[-2:] == [f"written: {name}" for name in main.names]
+    assert server.closed
+
+
+def test_ctrl_c_before_the_first_answer_writes_nothing(main, files, server, capsys):
+    server.failures = [KeyboardInterrupt()]
+    assert main(*files) == 130
+    assert not any(name.exists() for name in main.names)
+    assert capsys.readouterr() == ("", "interrupted: 0 of 7 files are answered\n")
+
+
+def test_whatever_else_ends_the_command_leaves_what_was_answered(main, files, server):
+    server.failures = [None, None, None, MemoryError()]
+    with pytest.raises(MemoryError):
+        main(*files[:2], *files[4:])
+    assert [row["file"] for row in main.written()] == files[:2]
+
+
+def test_a_server_that_fails_on_the_way_leaves_what_was_answered(main, files, server):
+    server.failures = [None, None, None, ServerFailed("it broke")]
+    assert main(*files[:2], *files[4:]) == 1
+    rows = main.written()
+    assert [row["error"] != "" for row in rows] == [False, False, True, True, True]
+    assert rows[4]["error"] == "the server failed before this file was answered: it broke"
+
+
+def test_what_is_named_twice_is_asked_once(main, files, server, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    main(str(tmp_path), files[0], str(tmp_path / ".." / tmp_path.name / "1.png"))
+    assert [row["file"] for row in main.written()] == sorted(name for name in files if "gone" not in name)
+    assert sum(len(images) for images, _ in requests(server)) == 5
+
+
+def test_the_csv_tells_the_caveats_of_the_card(main, files, server):
+    export = Export("saved_model", "0" * 64, "unfit", ("maps differ",))
+    server.cards[1] = card_json(card_of(b"one", export=export, lesion_targets="positives"))
+    client = ServingClient(server, check=False, allow_unfit=True)
+    ((record, card),) = command.answer_files(client, files[:1], 1)
+    client_output.write_csv([record], [card], main.names[0])
+    with main.names[0].open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert len(card.caveats) > 1
+    assert row["caveats"] == " ".join(card.caveats)
+    assert row["notice"] == card.notice
 
 
 def test_a_client_closes_its_transport(server):
@@ -596,7 +694,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(url, package, extra)
         f"from serving.client import main; main(['client', '--url={url}', 'a.png'])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"pip install 'ladnn_tf[{extra}]'" in result.stderr.splitlines()[-1]
+    assert f"pip install '.[{extra}]' in the root of the checkout" in result.stderr.splitlines()[-1]
     assert result.stderr.splitlines()[-1].startswith("ValueError: ")
 
 
@@ -608,6 +706,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(url, package, extra)
         ("http://", "--url should be"),
         ("http://localhost:port", "is no URL"),
         ("grpc://localhost:8500/v1", "with nothing else"),
+        ("grpc://localhost:8500#a", "with nothing else"),
     ],
 )
 def test_other_urls_are_refused(url, words):

@@ -1,9 +1,17 @@
 """REST and gRPC, each against answers that are written out by hand: what goes over the wire, what comes of it."""
 
 import base64
+import contextlib
 import datetime
 import email.utils
+import gzip
 import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -17,9 +25,18 @@ from tensorflow import make_tensor_proto
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving import client as command
-from serving.clients.errors import InvalidRequest, NotFound, ServerFailed, ServingError, TimedOut, Unavailable
+from serving.clients.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    ServerFailed,
+    ServingError,
+    TimedOut,
+    Unavailable,
+)
 from serving.clients.grpc_transport import GrpcTransport
-from serving.clients.rest import RestTransport
+from serving.clients.rest import ANSWER_BYTES, RestTransport
+from serving.clients.retry import Retry
 
 URL = "http://user:secret@serving.local:8501/prefix/"
 ADDRESS = "http://serving.local:8501/prefix"
@@ -109,7 +126,7 @@ def test_rest_finds_versions_and_states():
         (404, NotFound),
         (408, TimedOut),
         (413, ServerFailed),
-        (429, ServerFailed),
+        (429, Overloaded),
         (500, ServerFailed),
         (502, ServerFailed),
         (503, Unavailable),
@@ -123,7 +140,10 @@ def test_rest_errors_have_their_kind_and_the_server_s_words(status, kind):
         rest(answering(status, {"error": "a [b]\n\tc"})).predict("card", {"query": [b""]}, 1, "")
     assert type(caught.value) is kind
     assert caught.value.words == "a [b]\n\tc"
-    assert str(caught.value) == f"{ADDRESS} answers {status} {httpx.codes.get_reason_phrase(status)} (a [b] c)"
+    said = f"{ADDRESS} answers {status} {httpx.codes.get_reason_phrase(status)} (a [b] c)"
+    if kind is Overloaded:
+        said = f"{ADDRESS} is overloaded (a [b] c); ask it again later, and with fewer requests at a time"
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(
@@ -173,7 +193,12 @@ def test_rest_reads_when_a_busy_server_wants_to_be_asked_again(header, low, high
             "reached ([Errno 111] Connection refused)",
         ),
         (httpx.ReadError(""), Unavailable, "cannot be reached (ReadError)"),
-        (httpx.RemoteProtocolError("illegal status line"), Unavailable, "is this its REST port?"),
+        (
+            httpx.RemoteProtocolError("illegal status line"),
+            ServerFailed,
+            "is this its REST port, and does it want",
+        ),
+        (httpx.UnsupportedProtocol("x"), ServerFailed, "does not speak HTTP as expected (x)"),
         (httpx.DecodingError("no gzip"), ServerFailed, "does not answer as TensorFlow Serving does (no gzip)"),
     ],
 )
@@ -207,6 +232,134 @@ def test_rest_ends_an_answer_that_comes_too_slowly():
     assert now == [6.0]
 
 
+@pytest.fixture
+def listener():
+    """A server that sends `said` to whoever sends something, through TLS if it has a `context`, and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):  # at the end the socket is closed
+                while True:
+                    connection, _ = server.accept()
+                    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+                        opened.enter_context(connection)
+                        if listener.context:
+                            connection = listener.context.wrap_socket(connection, server_side=True)
+                            opened.enter_context(connection)
+                        connection.recv(65536)
+                        connection.sendall(listener.said)
+                        connection.shutdown(socket.SHUT_RDWR)
+
+        listener = types.SimpleNamespace(said=b"", context=None, port=server.getsockname()[1])
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said", "kind", "words"),
+    [
+        (
+            "https",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            ServerFailed,
+            "is this a port of http:// instead of https://?",
+        ),
+        ("http", b"\x15\x03\x03\x00\x02\x02\x32", ServerFailed, "does it want https:// instead of http://?"),
+        ("http", b"", Unavailable, "cannot be reached (Server disconnected"),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", Unavailable, "cannot be reached (peer closed"),
+        ("https", b"", Unavailable, "cannot be reached ("),
+    ],
+)
+def test_rest_tells_a_wrong_protocol_from_a_connection_that_broke(listener, scheme, said, kind, words):
+    listener.said = said
+    transport = RestTransport(f"{scheme}://127.0.0.1:{listener.port}")
+    with contextlib.closing(transport), pytest.raises(ServingError) as caught:
+        transport.states()
+    assert type(caught.value) is kind
+    assert words in str(caught.value)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 that nobody else signed, and its key, in one file."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("the program openssl, which makes a certificate, is not on this machine")
+    file = tmp_path / "server.pem"
+    command_line = f"{openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
+    outputs = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", file, "-out", tmp_path / "certificate.pem"]
+    subprocess.run([*command_line.split(), *outputs], check=True, capture_output=True)
+    file.write_text(file.read_text() + (tmp_path / "certificate.pem").read_text())
+    return file
+
+
+def test_rest_refuses_a_certificate_that_it_does_not_know_and_takes_it_when_it_is_given(listener, certificate):
+    listener.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listener.context.load_cert_chain(certificate)
+    document = b'{"model_version_status": []}'
+    listener.said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(document), document)
+    url = f"https://127.0.0.1:{listener.port}"
+    with contextlib.closing(RestTransport(url)) as transport, pytest.raises(ServingError) as caught:
+        transport.states()
+    assert type(caught.value) is ServerFailed
+    assert f"{url}: the server's certificate is not accepted (" in str(caught.value)
+    assert "--ca_file" in str(caught.value)
+    with contextlib.closing(RestTransport(url, ca_file=certificate)) as transport:
+        assert transport.states() == {}
+
+
+def test_rest_tells_a_name_that_nobody_has_and_a_port_where_nobody_listens():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        for address in (f"127.0.0.1:{bound.getsockname()[1]}", "serving.invalid:8501"):
+            transport = RestTransport(f"http://{address}")
+            with contextlib.closing(transport), pytest.raises(Unavailable, match=f"{address} cannot be reached"):
+                transport.states()
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_no_proxy_of_the_environment_gets_the_images(scheme, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as server:
+        proxy.setblocking(False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
+            for variable in (name, name.upper()):
+                monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for variable in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        with (
+            command.connect(f"{scheme}://127.0.0.1:{server.getsockname()[1]}", timeout=0.2) as client,
+            pytest.raises(TimedOut),
+        ):
+            client.card()
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+        server.settimeout(10.0)
+        server.accept()[0].close()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_rest_bounds_an_answer_also_when_it_is_decompressed(compressed):
+    whole = bytes(ANSWER_BYTES + 1)
+    content, headers = (gzip.compress(whole, 1), {"Content-Encoding": "gzip"}) if compressed else (whole, {})
+
+    class Parts(httpx.SyncByteStream):
+        sent = 0
+
+        def __iter__(self):
+            for start in range(0, len(content), 16384):
+                Parts.sent += 1
+                yield content[start : start + 16384]
+            yield from [b"more"] * 100
+
+    transport = rest(lambda request: httpx.Response(200, stream=Parts(), headers=headers))
+    with pytest.raises(ServerFailed, match=r"does not answer as .* \(more than 67,108,864 bytes\)"):
+        transport.states()
+    assert Parts.sent <= len(content) // 16384 + 1
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -234,6 +387,15 @@ def test_rest_recognises_tensors_that_are_none(outputs):
 def test_rest_takes_urls_of_http_alone(url):
     with pytest.raises(ValueError, match="URL"):
         RestTransport(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:8501?a=b", "http://h:8501/#a", "http://user:secret@h:8501/?", "https://h#"]
+)
+def test_rest_takes_urls_without_query_and_fragment_alone(url):
+    with pytest.raises(ValueError, match=r"should have no query \(\?\) and no fragment \(#\)") as caught:
+        RestTransport(url)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_transport_closes_what_it_made_and_nothing_else():
@@ -307,6 +469,18 @@ def test_grpc_sends_encoded_bytes_to_the_pinned_version():
     assert [side.size for side in request.inputs["image_bytes"].tensor_shape.dim] == [2]
 
 
+def test_grpc_tries_to_connect_again_before_the_client_s_own_attempts_end(monkeypatch):
+    """Between its attempts gRPC answers UNAVAILABLE without looking whether the server is back."""
+    given = {}
+    monkeypatch.setattr(grpc, "insecure_channel", lambda _, options: given.update(options) or Channel())
+    GrpcTransport("serving.local:8500").close()
+    retry = Retry(draw=lambda: 0.0)  # the shortest pauses
+    milliseconds = 1000.0 * sum(retry.pause(failures) for failures in range(1, retry.attempts))
+    jitter = 1.2  # gRPC's, of its own pauses
+    assert 2 * jitter * given["grpc.max_reconnect_backoff_ms"] < milliseconds
+    assert given["grpc.initial_reconnect_backoff_ms"] <= given["grpc.max_reconnect_backoff_ms"]
+
+
 def test_grpc_finds_versions_and_states():
     metadata = get_model_metadata_pb2.GetModelMetadataResponse()
     metadata.model_spec.version.value = 7
@@ -335,7 +509,7 @@ def test_grpc_finds_versions_and_states():
         ("NOT_FOUND", NotFound),
         ("DEADLINE_EXCEEDED", TimedOut),
         ("UNAVAILABLE", Unavailable),
-        ("RESOURCE_EXHAUSTED", ServerFailed),
+        ("RESOURCE_EXHAUSTED", Overloaded),
         ("INTERNAL", ServerFailed),
         ("UNKNOWN", ServerFailed),
         ("CANCELLED", ServerFailed),
@@ -351,6 +525,7 @@ def test_grpc_errors_have_their_kind_and_the_server_s_words(code, kind):
     assert str(caught.value).startswith("serving.local:8500")
     assert "(a [b] c)" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert ("is overloaded" in str(caught.value)) == (kind is Overloaded)
 
 
 def test_grpc_recognises_a_tensor_that_is_none():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import httpx
@@ -18,6 +19,7 @@ import tensorflow as tf
 pytest.importorskip("tensorflow_serving.apis")
 
 from conftest import REPOSITORY
+from deployment import CONFIG, SERVER, flags_of
 from serving_contract import Rest, served, spec_of
 from serving_models import add_version, odd_folder, slice_png, version_folders, write_config
 from tensorflow_serving.apis import classification_pb2, model_management_pb2, prediction_service_pb2_grpc
@@ -399,11 +401,25 @@ def test_the_command_says_what_it_needs(capsys, tmp_path, monkeypatch):
 
 @pytest.fixture
 def binary(tmp_path):
-    """An executable called tensorflow_model_server that is the double."""
+    """An executable called tensorflow_model_server that is the double.
+
+    It keeps its arguments in a file beside it, and drops those that the double does not know.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     file = folder / "tensorflow_model_server"
-    file.write_text(f'#!/bin/sh\ncd "{REPOSITORY}" && exec "{sys.executable}" -m serving.double "$@"\n')
+    file.write_text(
+        f"""#!/bin/sh
+printf '%s\\n' "$@" > "{folder}/arguments"
+for argument in "$@"; do
+    shift
+    case $argument in
+        --port=*|--rest_api_port=*|--model_config_file*=*|--allow_version_labels*=*) set -- "$@" "$argument" ;;
+    esac
+done
+cd "{REPOSITORY}" && exec "{sys.executable}" -m serving.double "$@"
+"""
+    )
     file.chmod(0o755)
     return file
 
@@ -444,7 +460,7 @@ def test_the_script_takes_a_server_that_runs(tmp_path, binary):
     assert "SERVING_MODEL is not set" in result.stderr
 
 
-def test_the_contract_tests_start_a_binary_with_the_real_server_s_flags(tiny_run, tmp_path, binary, monkeypatch):
+def test_the_contract_tests_start_a_binary_as_the_deployment_does(tiny_run, tmp_path, binary, monkeypatch):
     monkeypatch.setenv("SERVING_BINARY", str(binary))
     with served(lambda: tiny_run, tmp_path / "models") as server:
         transport = Rest(server)
@@ -452,6 +468,17 @@ def test_the_contract_tests_start_a_binary_with_the_real_server_s_flags(tiny_run
         assert transport.metadata("ladnn", label="canary")[0] == 2
         assert transport.states("odd") == [(7, "AVAILABLE")]
         transport.close()
+        assert server.batching
+    given = flags_of(binary.with_name("arguments").read_text().splitlines())
+    deployed = SERVER["compose"]
+    assert set(given) == set(deployed)
+    assert given["model_config_file"] == str(server.config)
+    for name in set(deployed) - {"port", "rest_api_port", "model_config_file"}:
+        if name.endswith("_file"):  # the deployment's own, in the checkout
+            assert Path(given[name]) == CONFIG / Path(deployed[name]).name
+            assert Path(given[name]).is_file()
+        else:
+            assert given[name] == deployed[name]
 
 
 def test_the_contract_tests_ask_a_server_that_runs(tiny_run, tmp_path, monkeypatch):
@@ -464,6 +491,7 @@ def test_the_contract_tests_ask_a_server_that_runs(tiny_run, tmp_path, monkeypat
         with served(pytest.fail, tmp_path) as server:
             assert (server.model, server.folders, server.labels) == ("lungs", {2: base / "2"}, {"stable": 2})
             assert (server.config, server.rest_url) == (None, double.rest_url)
+            assert server.batching  # for all that is known
 
 
 def test_a_version_is_added_to_a_running_double(tiny_run, tmp_path):

@@ -30,7 +30,8 @@ from export.warmup import BATCH_SIZES
 COMPOSE_LIMITS = COMPOSE["services"]["serving"]["deploy"]["resources"]["limits"]
 KUBERNETES_LIMITS = container("ladnn-serving")["resources"]["limits"]
 
-# Of those in `flag_list` of tensorflow/serving, tensorflow_serving/model_servers/main.cc, that may be used here.
+# Of those in `flag_list` of tensorflow/serving, tensorflow_serving/model_servers/main.cc at the commit
+# 94f2d6944f310069ebd527a52649fe3c001c38e3, that may be used here.
 SERVER_FLAGS = {
     "port",
     "rest_api_port",
@@ -76,6 +77,10 @@ def test_a_reader_of_proto_files_refuses_what_it_does_not_know(tmp_path):
 
 
 def test_messages_have_the_numbers_of_tensorflow_serving():
+    # Those of tensorflow/serving at these commits:
+    # 03f8b6b5fceec0df896da1e85d02b101b4ff2b7a tensorflow_serving/servables/tensorflow/session_bundle_config.proto
+    # 021efbd3281aa815cab0b35eab6d6d25249c12d4 tensorflow_serving/config/monitoring_config.proto
+    # 4bc435b55ae46a03192ba0191e3bd76d5cf5e17c tensorflow_serving/config/ssl_config.proto
     # max_batch_size { value: 8 } is field 1, allowed_batch_sizes: 8 field 6, packed, and the boolean field 7.
     message = PROTOS["BatchingParameters"](allowed_batch_sizes=[8], pad_variable_length_inputs=True)
     message.max_batch_size.value = 8
@@ -83,6 +88,8 @@ def test_messages_have_the_numbers_of_tensorflow_serving():
     prometheus = PROTOS["MonitoringConfig"](prometheus_config={"enable": True, "path": "/p"})
     assert prometheus.SerializeToString() == b"\x0a\x06\x08\x01\x12\x02/p"
     assert PROTOS["SSLConfig"](client_verify=True).SerializeToString() == bytes([4 << 3, 1])
+    keys = PROTOS["SSLConfig"](server_key="k", server_cert="c", custom_ca="a")
+    assert keys.SerializeToString() == b"\x0a\x01k\x12\x01c\x1a\x01a"
 
 
 def test_labels_stand_for_listed_versions():
@@ -126,11 +133,15 @@ def test_compose_and_kubernetes_run_the_same():
 def test_images_are_pinned_to_releases():
     lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
     exported_by = re.search(r"^tensorflow==(\d+\.\d+)\.", lock, re.MULTILINE)[1]
-    assert re.fullmatch(rf"tensorflow/serving:{exported_by}\.\d+", COMPOSE["services"]["serving"]["image"])
+    digest = "(@sha256:[0-9a-f]{64})?"  # which an installation adds
+    image = COMPOSE["services"]["serving"]["image"]
+    assert re.fullmatch(rf"tensorflow/serving:{exported_by}\.\d+{digest}", image)
     dockerfile = (SERVING / "Dockerfile").read_text(encoding="utf-8")
     images = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
     assert len(set(images)) == 1
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", images[0])
+    assert re.fullmatch(rf"python:3\.11\.\d+-slim-\w+{digest}", images[0])
+    for name in (image, images[0]):
+        assert f"`{name.partition('@')[0]}`" in GUIDE
 
 
 @pytest.mark.parametrize("where", SERVER)
@@ -200,8 +211,6 @@ def test_what_compose_mounts_is_where_the_flags_and_the_configuration_look():
     assert all(mount["read_only"] and not mount["bind"]["create_host_path"] for mount in mounts.values())
     assert mounts["/config"]["source"] == "./config"
     assert the_model().base_path == "/models/ladnn"
-    (data,) = COMPOSE["services"]["page"]["volumes"]
-    assert (data["target"], data["source"]) == (PAGE["compose"]["data"], *COMPOSE["volumes"])
     (secret,) = COMPOSE["secrets"]
     assert PAGE["compose"]["token_file"] == f"/run/secrets/{secret}"
     assert COMPOSE["services"]["page"]["secrets"] == [secret]
@@ -220,8 +229,29 @@ def test_what_kubernetes_mounts_exists_and_is_where_the_flags_look():
     assert {name for name, mount in mounts.items() if mount.get("readOnly")} == {"models", "config"}
     assert (mounts["models"]["mountPath"], mounts["config"]["mountPath"]) == ("/models", "/config")
     mounts = {mount["name"]: mount["mountPath"] for mount in container("ladnn-page")["volumeMounts"]}
-    assert mounts["data"] == PAGE["kubernetes"]["data"]
     assert PAGE["kubernetes"]["token_file"] == f"{mounts['token']}/page_token"
+
+
+@pytest.mark.parametrize("where", PAGE)
+def test_nothing_is_collected_unless_somebody_says_so(where):
+    assert not {"data", "database"} & PAGE[where].keys()
+
+
+def test_no_volume_is_kept_for_a_collection_that_is_off():
+    assert "volumes" not in COMPOSE
+    assert "volumes" not in COMPOSE["services"]["page"]
+    assert [name for kind, name in KUBERNETES if kind == "PersistentVolumeClaim"] == ["ladnn-models"]
+    assert not any("persistentVolumeClaim" in volume for volume in pod("ladnn-page")["volumes"])
+
+
+def test_a_volume_of_one_node_and_the_memory_of_one_pod_have_one_pod_at_a_time():
+    server = KUBERNETES["Deployment", "ladnn-serving"]["spec"]
+    assert KUBERNETES["PersistentVolumeClaim", "ladnn-models"]["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert (server["replicas"], server["strategy"]) == (1, {"type": "Recreate"})
+    assert "fsGroup" not in pod("ladnn-serving")["securityContext"]  # nothing there that it would change
+    assert "fsGroup" in pod("ladnn-page")["securityContext"]  # the token, which is root's
+    (token,) = (volume["secret"] for volume in pod("ladnn-page")["volumes"] if "secret" in volume)
+    assert token["defaultMode"] & 0o040
 
 
 def test_config_map_and_secret_have_the_names_that_the_comment_makes():

@@ -7,13 +7,29 @@ import shlex
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from deployment import COMPOSE, CONFIG, GUIDE, PAGE, PROTOS, SERVER, SERVING, container, parse, the_model
+from contributions import contribution
+from deployment import (
+    COMPOSE,
+    CONFIG,
+    GUIDE,
+    KUBERNETES,
+    PAGE,
+    PROTOS,
+    SERVER,
+    SERVING,
+    container,
+    parse,
+    the_model,
+)
 from google.protobuf import text_format
 
+from serving.collection import export, withdraw
+from serving.collection.store import Collection
 from serving.page.settings import Settings
 
 MODEL = "/v1/models/ladnn"
@@ -102,6 +118,15 @@ def test_a_version_can_be_asked_for_by_its_number(server):
     assert run_probe([*PROBES["ready"][:-1], "2"], server.port).returncode == 1
 
 
+def test_a_label_can_be_asked_to_stand_for_a_version(server):
+    server.answers[STABLE] = 200, METADATA
+    server.answers[VERSION] = 200, state("AVAILABLE")
+    assert run_probe([*PROBES["ready"], "1"], server.port).returncode == 0
+    result = run_probe([*PROBES["ready"], "2"], server.port)
+    assert result.returncode == 1
+    assert "ladnn: stable stands for version 1, not 2" in result.stderr
+
+
 def test_no_server_is_not_ready(server):
     result = run_probe(PROBES["ready"], "1")  # of TCPMUX, which nobody has
     assert result.returncode == 1
@@ -114,38 +139,109 @@ def test_no_server_is_not_ready(server):
 
 
 def blocks(language, containing):
-    found = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
-    return [block for block in found if containing in block]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language and containing in block]
 
 
-def run_guide(lines, folder):
-    """Runs commands of the guide, of which there is each time one model with versions and labels to look at."""
-    states = []
-    for line in lines:
-        subprocess.run(["bash", "-c", line], cwd=folder, check=True)
-        model = the_model((folder / "serving" / "config" / "models.config").read_text(encoding="utf-8"))
-        states.append((list(model.model_version_policy.specific.versions), dict(model.version_labels)))
-    return states
+class ReloadingServer:
+    """The rules of `server_core.cc` for the guide's edits; it has read each before the next is made.
+
+    Attributes:
+        versions: that are loaded, or will be as soon as they are there.
+        labels: label -> version.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        model = the_model(config.read_text(encoding="utf-8"))
+        self.versions = list(model.model_version_policy.specific.versions)
+        self.labels = dict(model.version_labels)
+
+    def read(self):
+        model = the_model(self.config.read_text(encoding="utf-8"))
+        versions, labels = list(model.model_version_policy.specific.versions), dict(model.version_labels)
+        moved = {label: version for label, version in labels.items() if self.labels[label] != version}
+        assert set(moved.values()) <= set(self.versions), "a label in use moves to an AVAILABLE version only"
+        assert set(labels.values()) <= set(versions), "a label stands for a version that is unloaded"
+        assert len(versions) == len(set(versions)) == 2, "memory is for two versions"
+        self.versions, self.labels = versions, labels
+
+    def waits_for(self, name, expected=None):
+        """What is asked of available.sh is so, or will be: versions load in the end."""
+        if expected is None:
+            assert int(name) in self.versions
+        else:
+            assert self.labels[name] == int(expected)
 
 
-def test_upgrade_and_roll_back_by_the_guides_commands(tmp_path):
+@pytest.fixture
+def edits(tmp_path):
+    """Runs edits of one of the guide's two blocks, with other versions in its variables."""
     shutil.copytree(CONFIG, tmp_path / "serving" / "config")
-    upgrade, later = blocks("", "sed -i")
-    edits = [line for line in (upgrade + later).splitlines() if line.startswith("sed -i")]
-    assert len([line for line in upgrade.splitlines() if line and not line.startswith("#")]) == 3
-    assert [shlex.split(line)[-1] for line in edits] == ["serving/config/models.config"] * len(edits)
-    before = (CONFIG / "models.config").read_text(encoding="utf-8").splitlines()
-    assert run_guide(edits[:2], tmp_path) == [
-        ([1, 2], {"stable": 2, "canary": 2}),
-        ([1, 2], {"stable": 1, "canary": 2}),
-    ]
-    assert (tmp_path / "serving" / "config" / "models.config").read_text(encoding="utf-8").splitlines() == before
-    run_guide(edits[:1], tmp_path)
-    # A version is loaded by one edit and gets its label by the next; in between, labels stand for loaded versions.
-    assert run_guide(edits[2:], tmp_path) == [
-        ([3, 2], {"stable": 2, "canary": 2}),
-        ([3, 2], {"stable": 2, "canary": 3}),
-    ]
+    server = ReloadingServer(tmp_path / "serving" / "config" / "models.config")
+
+    def run(block, only=r"sed -i|until ", **versions):
+        variables, *lines = [line for line in block.splitlines() if not line.startswith("#")]
+        assert re.findall(r"(\w+)=\d", variables) == list(versions)
+        variables = " ".join(f"{name}={version}" for name, version in versions.items())
+        for line in (line for line in lines if re.match(only, line)):
+            if line.startswith("until "):
+                wait = re.fullmatch(
+                    r"until (bash serving/config/available\.sh 8501 ladnn .*); do sleep 5; done", line
+                )
+                asked = subprocess.check_output(["bash", "-c", f"{variables}; echo {wait[1]}"], text=True)
+                server.waits_for(*asked.split()[4:])
+            else:
+                assert shlex.split(line)[-1] == "serving/config/models.config"
+                subprocess.run(["bash", "-c", f"{variables}; {line}"], cwd=tmp_path, check=True)
+                server.read()
+        return server.versions, server.labels
+
+    return run
+
+
+def test_upgrade_and_roll_back_again_and_again_by_the_guides_commands(edits):
+    upgrade, later, *_ = blocks("", "serving/config/models.config")
+    commands = [line for line in upgrade.splitlines() if not re.match("#|OLD=", line)]
+    assert len(commands) == 3  # try, upgrade, roll back
+    forward, back = map(re.escape, commands[1:])
+    before = the_model().version_labels
+    assert edits(upgrade, OLD=1, NEW=2) == ([1, 2], before)  # there and back
+    assert edits(upgrade, forward, OLD=1, NEW=2) == ([1, 2], {"stable": 2, "canary": 2})
+    assert edits(later, GONE=1, STABLE=2, NEW=3) == ([3, 2], {"stable": 2, "canary": 3})
+    assert edits(upgrade, forward, OLD=2, NEW=3) == ([3, 2], {"stable": 3, "canary": 3})
+    assert edits(upgrade, back, OLD=2, NEW=3) == ([3, 2], {"stable": 2, "canary": 3})
+    # The version that was not good makes room for its successor.
+    assert edits(later, GONE=3, STABLE=2, NEW=10) == ([10, 2], {"stable": 2, "canary": 10})
+    assert edits(upgrade, forward, OLD=2, NEW=10) == ([10, 2], {"stable": 10, "canary": 10})
+
+
+def test_the_commands_for_kubernetes_name_what_is_there():
+    (upgrade,) = blocks("", "port-forward")
+    forward, publish, wait = upgrade.splitlines()
+    name, ports = re.fullmatch(r"kubectl port-forward deployment/(\S+) (\S+) &", forward).groups()
+    assert ("Deployment", name) in KUBERNETES
+    port = SERVER["kubernetes"]["rest_api_port"]
+    assert ports == f"{port}:{port}"
+    (first,) = blocks("", "kubectl create secret")
+    assert publish in first.splitlines()
+    assert wait.startswith(f"until bash serving/config/available.sh {port} ladnn stable $NEW;")
+
+
+def test_the_guides_commands_let_the_containers_read_under_a_strict_umask(tmp_path):
+    (start,) = blocks("", "export.saved_model")
+    commands = [line for line in start.splitlines() if line.startswith("chmod ")]
+    for file in ("models/ladnn/1/saved_model.pb", "models/secret.keras", "serving/config/models.config"):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    for folder in tmp_path.rglob("*/"):
+        folder.chmod(0o700)
+    subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, check=True)
+    mounted = [tmp_path / "models", *(tmp_path / "models" / "ladnn").rglob("*"), tmp_path / "models" / "ladnn"]
+    mounted += [tmp_path / "serving" / "config", *(tmp_path / "serving" / "config").iterdir()]
+    assert all(path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644) for path in mounted)
+    assert (tmp_path / "models" / "secret.keras").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_guides_command_for_tls_makes_an_ssl_config(tmp_path):
@@ -157,12 +253,20 @@ def test_the_guides_command_for_tls_makes_an_ssl_config(tmp_path):
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     made = text_format.Parse((tmp_path / "ssl.config").read_text(), PROTOS["SSLConfig"]())
     assert (made.server_key, made.server_cert, made.client_verify) == (key, certificate, False)
+    assert (tmp_path / "ssl.config").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_proxy_lets_through_what_the_page_takes():
     (proxy,) = blocks("", "proxy_pass")
     assert f"client_max_body_size {Settings().max_request_mb}m;" in proxy
     assert f"proxy_pass http://127.0.0.1:{PAGE['compose']['port']};" in proxy
+
+
+def test_the_proxy_writes_no_upload_and_no_answer_to_the_disk():
+    (proxy,) = blocks("", "proxy_pass")
+    directives = {line.strip() for line in proxy.splitlines()}
+    # Without HTTP/1.1 nginx takes no notice of the second one where an upload is chunked.
+    assert {"proxy_http_version 1.1;", "proxy_request_buffering off;", "proxy_max_temp_file_size 0;"} <= directives
 
 
 def test_metrics_of_the_page_exist():
@@ -187,3 +291,42 @@ def test_prometheus_is_told_where_the_figures_are():
     (group,) = rules["groups"]
     assert all(rule.keys() >= {"alert", "expr", "for", "annotations"} for rule in group["rules"])
     assert {job for rule in group["rules"] for job in re.findall(r'job="([\w-]+)"', rule["expr"])} <= jobs.keys()
+    expressions = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    counted = re.findall(r"ladnn_page_requests_total\{(.*?)\}", expressions["LadnnErrors"])
+    assert len(counted) == 2
+    assert all('route="/diagnose"' in labels for labels in counted)  # probes, which succeed, would hide failures
+    assert expressions["LadnnNotReady"].endswith("== 0")
+
+
+# Data collection
+
+
+def test_what_the_guide_adds_for_a_data_collection(tmp_path):
+    (snippet,) = (yaml.safe_load(block) for block in blocks("yaml", "target: /data"))
+    (mount,) = snippet["volumes"]
+    data = re.search(r"the flag `--data=(\S+)`", GUIDE)[1]
+    assert Path(data).parent == Path(mount["target"])
+    made = blocks("", "sudo install -d")[-1].split()
+    assert made[-1] == mount["source"]
+    user = COMPOSE["services"]["page"]["user"]
+    assert (made[made.index("-o") + 1], made[made.index("-g") + 1]) == tuple(user.split(":"))
+    assert f"--owner=10001 --group=10001 --mode=0700 {mount['target']}" in (SERVING / "Dockerfile").read_text()
+
+
+def test_the_guides_commands_export_and_withdraw(tmp_path):
+    (commands,) = blocks("", "serving.collection.export")
+    page = [line.split()[-2:] for line in commands.splitlines() if line.startswith("docker ")]
+    assert page == [["stop", "page"], ["start", "page"]]
+    user, group = COMPOSE["services"]["page"]["user"].split(":")
+    assert f'PAGE_USER="sudo setpriv --reuid={user} --regid={group} --clear-groups"' in commands.splitlines()[0]
+    with Collection(tmp_path / "collection") as collection:
+        receipt = collection.add(contribution(1, covid=True)).text
+    commands = commands.replace("/srv/ladnn", str(tmp_path)).replace("=RECEIPT", f"={receipt}")
+    lines = [shlex.split(line) for line in commands.splitlines() if line.startswith("$PAGE_USER ")]
+    mains = {"serving.collection.export": export.main, "serving.collection.withdraw": withdraw.main}
+    for _, python, option, module, *arguments in lines:
+        assert (python, option) == (".venv/bin/python", "-m")
+        assert mains.pop(module)([module, *arguments]) == 0
+    assert not mains
+    assert (tmp_path / "site.csv").is_file()
+    assert not list((tmp_path / "collection" / "images").rglob("*.png"))

@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from absl import flags
@@ -26,7 +27,29 @@ def test_the_image_of_the_page():
     assert 'ENTRYPOINT ["python", "-m", "serving.webapp"]' in lines
     assert f"EXPOSE {PAGE['compose']['port']}" in lines
     assert f"127.0.0.1:{PAGE['compose']['port']}/healthz" in DOCKERFILE
-    assert "--constraint requirements.lock '.[serving]'" in DOCKERFILE
+
+
+def test_what_builds_the_package_is_pinned_too():
+    first, second = re.findall(r"/opt/venv/bin/pip install .*?(?= \\\n|\n)", DOCKERFILE)
+    assert "--constraint requirements.lock setuptools" in first
+    assert "--constraint requirements.lock --no-build-isolation '.[serving]'" in second
+    needed = Requirement(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"][0])
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    assert re.search(r"^setuptools==(.*)$", lock, re.MULTILINE)[1] in needed.specifier
+
+
+def test_the_page_s_user_can_read_what_was_copied_from_a_strict_checkout(tmp_path):
+    _, last = DOCKERFILE.split("AS packages", 1)[1].split("\nFROM ")
+    copied, command, user = last.index("COPY serving serving"), last.index("RUN chmod"), last.index("USER ")
+    assert copied < command < user
+    assert len(re.findall("^COPY (?!--from)", last, re.MULTILINE)) == 1
+    inner = tmp_path / "serving" / "page"
+    inner.mkdir(mode=0o700, parents=True)
+    inner.parent.chmod(0o700)
+    (inner / "app.py").touch(mode=0o600)
+    subprocess.run(["sh", "-c", re.search("^RUN (chmod .*)$", last, re.MULTILINE)[1]], cwd=tmp_path, check=True)
+    found = [inner.parent, *inner.parent.rglob("*")]
+    assert [path.stat().st_mode & 0o777 for path in found] == [0o755, 0o755, 0o644]
 
 
 def test_the_build_context_holds_what_is_copied_and_nothing_else():

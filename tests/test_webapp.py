@@ -1,20 +1,27 @@
 """The diagnosis page, asked over ASGI: answers, errors, clients that go away, probes, metrics."""
 
 import asyncio
+import dataclasses
 import json
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from serving_page import JSON, SHA256, TOKEN, FakePredictor, example, png, running_page, zipped
 from tiny_tflite import card_of
 
-from serving.clients.errors import ServerFailed, TimedOut, Unavailable
+from serving.clients.errors import Overloaded, ServerFailed, TimedOut, Unavailable
+from serving.page import app as page_app
 from serving.page import diagnose
 from serving.page.app import create_app
+from serving.page.body_limits import Leaving, UploadRoom
+from serving.page.errors import PageError
 from serving.page.predictors import NotReadyError
 from serving.page.settings import Settings
+from serving.page.words import LANGUAGES, words_of
 
+PAGE = Path(page_app.__file__).parent
 LIGHT, DARK, BLACK = png(204), png(51), png(0)  # 0.8, 0.2, abstained
 
 
@@ -119,6 +126,7 @@ def test_the_model_that_answers_may_change(page):
 def test_an_upload_answered_by_two_models_has_the_threshold_of_each(page):
     page.results(("a.png", LIGHT))
     cards = [(card_of(b"1", threshold=0.3), "1" * 64), (card_of(b"2", threshold=0.6), "2" * 64)]
+    used = list(cards)
     answer = page.predictor.answer
     turns = threading.Lock()
 
@@ -133,6 +141,30 @@ def test_an_upload_answered_by_two_models_has_the_threshold_of_each(page):
     assert "30" in point
     assert "60" in point
     assert {result["threshold"] for result in response.json()["results"]} == {0.3, 0.6}
+    assert sorted(line.split(": ")[0] for line in point.splitlines()) == sorted(
+        f"{card.version} ({sha256[:12]})" for card, sha256 in used
+    )
+
+
+@pytest.mark.parametrize("unfit_at", [0, 1])
+def test_an_upload_answered_by_an_unfit_model_too_has_its_banner(tmp_path, unfit_at):
+    """Whichever image it answered."""
+    fit = card_of(b"1"), "1" * 64
+    unfit = dataclasses.replace(fit[0], export=dataclasses.replace(fit[0].export, fitness="unfit")), "2" * 64
+    with running_page(tmp_path, workers=1) as page:
+        cards = [fit, fit]
+        cards[unfit_at] = unfit
+        answer = page.predictor.answer
+
+        def in_turns(encoded, pixels):
+            page.predictor.current = cards.pop(0)
+            return answer(encoded, pixels)
+
+        page.predictor.answer = in_turns
+        response = page.client.post("/diagnose", files=[("files", ("a.png", LIGHT)), ("files", ("b.png", LIGHT))])
+        before_the_results = response.text.split("<main")[0]
+        assert words_of("en")("site.unfit") in before_the_results
+        assert words_of("en")("results.several_models") in response.text
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
@@ -142,6 +174,7 @@ def test_an_upload_answered_by_two_models_has_the_threshold_of_each(page):
         (Unavailable("http://secret:8501 is down"), 503),
         (TimedOut("http://secret:8501 is slow"), 504),
         (ServerFailed("http://secret:8501 is broken"), 502),
+        (Overloaded("http://secret:8501 is overloaded"), 503),
         (RuntimeError("a secret of the model"), 500),
     ],
 )
@@ -293,6 +326,27 @@ def test_a_client_that_takes_nothing_is_given_up(tmp_path, caplog):
     assert "broken off" in caplog.text
 
 
+def test_an_answer_has_a_deadline_as_a_whole():
+    """A client that takes part after part, each in time, would otherwise keep its upload in memory for hours."""
+    statuses = []
+
+    async def send(message):
+        await asyncio.sleep(0)
+
+    async def before(status):
+        statuses.append(status)
+
+    async def drip():
+        leaving = Leaving(send, "/", 0.05, before)
+        await leaving({"type": "http.response.start", "status": 200})
+        for _ in range(10**6):
+            await leaving({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(drip())
+    assert statuses == [200]
+
+
 def test_every_response_has_its_headers(page):
     for path, status in (("/", 200), ("/nothing", 404), ("/healthz", 200), ("/static/style.css", 200)):
         response = page.client.get(path)
@@ -337,6 +391,7 @@ def test_healthz_and_readyz(page):
         (Unavailable("http://secret"), "the model server cannot be reached"),
         (TimedOut("http://secret"), "the model server is too slow"),
         (ServerFailed("http://secret"), "the model server fails"),
+        (Overloaded("http://secret"), "the model server is overloaded"),
         (RuntimeError("secret"), "the check failed"),
     ],
 )
@@ -374,6 +429,86 @@ def test_metrics(page):
     assert page.metric("ladnn_page_queue_seconds_count") == 2.0
     assert page.metric("ladnn_page_answer_seconds_count") == 2.0
     assert page.metric("ladnn_page_upload_bytes") == 0.0
+
+
+def test_a_gauge_says_whether_the_model_answers(tmp_path):
+    with running_page(tmp_path, ready_seconds=0.0) as page:
+        assert page.metric("ladnn_page_ready") == 1.0
+        page.predictor.not_ready = Unavailable("down")
+        assert page.metric("ladnn_page_ready") == 0.0  # each scrape asks
+        page.predictor.not_ready = None
+        assert page.client.get("/readyz").status_code == 200
+        assert page.metric("ladnn_page_ready") == 1.0
+        text = page.client.get("/metrics").text
+        assert "# HELP ladnn_page_ready 1 if the model answered a phantom slice" in text
+
+
+def test_scrapes_ask_the_model_no_more_often_than_probes(page):
+    for path in ("/readyz", "/metrics", "/metrics", "/readyz"):
+        page.client.get(path)
+    assert page.predictor.asked == 1
+
+
+def test_a_scrape_does_not_wait_for_a_model_server_that_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_app, "_SCRAPE_SECONDS", 0.05)
+    with running_page(tmp_path) as page:
+        assert page.metric("ladnn_page_ready") == 1.0
+    with running_page(tmp_path) as page:
+        free = threading.Event()
+        page.predictor.ready = lambda: free.wait(60)
+        try:
+            assert page.metric("ladnn_page_ready") == 0.0
+        finally:
+            free.set()
+
+
+def test_room_for_uploads_is_shared():
+    """10 bytes for all, 5 for one client; four uploads at a time, two of one client."""
+    room = UploadRoom(10, 4)
+
+    def refused(work, *given):
+        with pytest.raises(PageError) as caught:
+            work(*given)
+        return caught.value.status, caught.value.key
+
+    with room.upload("a", 5) as first, room.upload("a", 5) as second:
+        assert room.used == 0  # what is announced is not there yet
+        first(3)
+        assert refused(second, 3) == (503, "busy_client")
+        second(2)
+        assert room.used == 5
+        assert refused(room.upload("a", 0).__enter__) == (503, "busy_client")  # its third
+        assert refused(room.upload("b", 6).__enter__) == (503, "busy")
+        with room.upload("b", 5) as third, room.upload("c", 0) as fourth:
+            third(5)
+            assert refused(fourth, 1) == (503, "busy")
+            assert refused(room.upload("d", 0).__enter__) == (503, "busy")  # the fifth of all
+        assert room.used == 5
+    assert room.used == 0
+    with room.upload("a", 5) as again:
+        again(5)
+
+
+def test_every_status_of_an_error_has_a_title_and_no_other():
+    code = "\n".join(path.read_text() for path in PAGE.glob("*.py"))
+    used = set(re.findall(r"PageError\(\s*(\d{3})\b", code)) | set(re.findall(r"status=(4\d\d|5\d\d)\)", code))
+    used |= {"404", "405"} | ({"503"} if "try_later(" in code else set())  # the router's; the default
+    for language in LANGUAGES:
+        titles = {
+            key.removeprefix("error.") for key in words_of(language).texts if re.fullmatch(r"error\.\d+", key)
+        }
+        assert titles == used
+
+
+def test_every_message_of_an_error_is_there_and_used():
+    code = "\n".join(path.read_text() for path in PAGE.glob("*.py"))
+    keys = {key.removeprefix("refused.") for key in words_of("en").texts if key.startswith("refused.")}
+    named = set(re.findall(r'"([a-z_]+)"', code))
+    assert keys <= named
+    raised = set(re.findall(r'PageError\(\s*\d{3}, "([a-z_]+)"', code)) | set(
+        re.findall(r'try_later\("([a-z_]+)"', code)
+    )
+    assert raised <= keys
 
 
 def test_a_page_for_several_times_has_metrics_of_its_own(tmp_path):

@@ -104,6 +104,9 @@ def bad_places(words: str, count: int) -> dict[int, str]:
     A server that batches puts the images of several requests together, and all of them get one error, with places
     in the batch. So the places count only if the batch had as many images as the request.
 
+    A server that fills batches up to its allowed sizes names another total, 1 of 4 for a request of 3. The places
+    of such a request are lost, and the client halves it; parts that have an allowed size keep theirs.
+
     Args:
         words: the server's, such as `1 of 2 images cannot be read, ...: image_bytes[1]: the file is empty; ...`.
         count: of the request's images.

@@ -6,6 +6,7 @@
     |-- InvalidRequest    the server refuses what it was sent: an image that it cannot read, say
     |-- NotFound          no such model, version or label
     +-- ServerFailed      every other answer, and answers that are none
+        |-- Overloaded    it had no time or memory for the request; trying again would be more of the same
         +-- ModelRefused  the client refuses the model: it has no card, or is not fit
 
 They are OSErrors, as Python's own errors of connections are: a command that meets one ends with one line.
@@ -57,6 +58,10 @@ class NotFound(ServingError):
 
 class ServerFailed(ServingError):
     """Every other error of a server, and an answer that is not what was asked for."""
+
+
+class Overloaded(ServerFailed):
+    """RESOURCE_EXHAUSTED, or 429: the request waited too long in the queue of a batch, or memory ran out."""
 
 
 class ModelRefused(ServerFailed):

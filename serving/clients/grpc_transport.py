@@ -1,4 +1,7 @@
-"""TensorFlow Serving's gRPC interface. Its messages bring TensorFlow along: `pip install 'ladnn_tf[grpc]'`."""
+"""TensorFlow Serving's gRPC interface. Its messages bring TensorFlow along.
+
+What it needs: `pip install '.[grpc]'` in the root of the checkout.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from serving.clients.errors import InvalidRequest, NotFound, ServerFailed, ServingError, TimedOut, Unavailable
-from serving.clients.transport import CONNECT_TIMEOUT, TIMEOUT, quoted, resolving
+from serving.clients.transport import CONNECT_TIMEOUT, TIMEOUT, overloaded, quoted, resolving
 
 try:
     import grpc
@@ -22,8 +25,8 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        f"gRPC needs grpcio, tensorflow-serving-api and tensorflow ({error}): pip install 'ladnn_tf[grpc]'; over "
-        "REST (http://HOST:8501) none of them is needed"
+        f"gRPC needs grpcio, tensorflow-serving-api and tensorflow ({error}): pip install '.[grpc]' in the root "
+        "of the checkout; over REST (http://HOST:8501) none of them is needed"
     ) from error
 
 _Code = grpc.StatusCode
@@ -137,6 +140,8 @@ class GrpcTransport:
             )
         if code is _Code.DEADLINE_EXCEEDED:
             return TimedOut(f"{self._address}: no whole answer within {self._timeout:g} s{quoted(words)}", words)
+        if code is _Code.RESOURCE_EXHAUSTED:
+            return overloaded(self._address, words)
         return _ERRORS.get(code, ServerFailed)(f"{self._address} answers {code.name}{quoted(words)}", words)
 
 
@@ -145,12 +150,13 @@ def _channel(address: str, connect_timeout: float, secure: bool, ca_file: str | 
         ("grpc.max_send_message_length", _MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.enable_http_proxy", 0),  # http_proxy is for the web: patients' images go to the server itself
         # gRPC's name for the time that it gives an attempt to connect; its default is 20 seconds.
         ("grpc.min_reconnect_backoff_ms", round(1000 * connect_timeout)),
         # Between two attempts gRPC answers UNAVAILABLE without looking: by default from 1 second to 2 minutes,
-        # which would outlast the client's own attempts.
+        # which would outlast the client's own attempts (`Retry`), of which it must fall between two.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 250),
     ]
     if not secure:
         return grpc.insecure_channel(address, options)

@@ -46,7 +46,7 @@ def footer(cards: Sequence[Card]) -> str:
 
 
 def write_csv(records: Sequence[dict[str, Any]], cards: Sequence[Card], path: str | Path) -> None:
-    """Writes a line per file: the fields of `record_of`, a column per lesion, and the notice.
+    """Writes a line per file: the fields of `record_of`, a column per lesion, the card's caveats and the notice.
 
     Bytes of a name that are no UTF-8 are written as `\\udcXX`, as Python has them.
 
@@ -58,14 +58,14 @@ def write_csv(records: Sequence[dict[str, Any]], cards: Sequence[Card], path: st
     Raises:
         OSError: if it cannot be written.
     """
-    notices = {card.version: card.notice for card in cards}
+    said = {card.version: {"caveats": " ".join(card.caveats), "notice": card.notice} for card in cards}
     columns = ["file", "covid", "positive", *LESIONS, "abstained", "reason", "error"]
-    columns += ["threshold", "model_version", "card_sha256", "unfit", "notice"]
+    columns += ["threshold", "model_version", "card_sha256", "unfit", "caveats", "notice"]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow(record | record["lesions"] | {"notice": notices[record["model_version"]]})
+        writer.writerow(record | record["lesions"] | said[record["model_version"]])
     write_atomically(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
 
 

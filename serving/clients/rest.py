@@ -1,4 +1,6 @@
-"""TensorFlow Serving's REST interface, by httpx. It needs no TensorFlow: `pip install 'ladnn_tf[serving]'`.
+"""TensorFlow Serving's REST interface, by httpx. It needs no TensorFlow.
+
+What it needs: `pip install '.[serving]'` in the root of the checkout.
 
 Requests are in the column format ("inputs"), the images in base64:
 
@@ -21,14 +23,19 @@ from typing import Any
 import numpy as np
 
 from serving.clients.errors import InvalidRequest, NotFound, ServerFailed, ServingError, TimedOut, Unavailable
-from serving.clients.transport import CONNECT_TIMEOUT, TIMEOUT, quoted, resolving
+from serving.clients.transport import CONNECT_TIMEOUT, TIMEOUT, overloaded, quoted, resolving
 
 try:
     import httpx
 except ImportError as error:
-    raise ImportError(f"REST needs httpx ({error}): pip install 'ladnn_tf[serving]'") from error
+    raise ImportError(
+        f"REST needs httpx ({error}): pip install '.[serving]' in the root of the checkout"
+    ) from error
 
 _ERRORS = {400: InvalidRequest, 404: NotFound, 408: TimedOut, 503: Unavailable, 504: TimedOut}
+
+ANSWER_BYTES = 64 * 2**20
+"""Most bytes of an answer, once it is decompressed; with the maps of a full request it has less than a million."""
 
 # The server gives the only output of a signature without its name.
 _ONLY_OUTPUT = {"card": "card"}
@@ -40,7 +47,8 @@ class RestTransport:
 
     Args:
         url: of the server, such as `http://localhost:8501`; a path before `/v1` is kept, a user and password are
-            sent (basic authentication) and never shown.
+            sent (basic authentication) and never shown. Proxies that the environment names (`HTTPS_PROXY`) are
+            not used, nor is `.netrc`: patients' images go to the server itself.
         model: its name there.
         timeout: seconds for a request; it is looked at whenever a part of the answer arrives, and a connection
             that stalls ends after as many.
@@ -50,7 +58,7 @@ class RestTransport:
         clock: tells seconds.
 
     Raises:
-        ValueError: if `url` is none of http or https, or `ca_file` cannot be read.
+        ValueError: if `url` is none of http or https, or has a query or a fragment, or `ca_file` cannot be read.
     """
 
     def __init__(
@@ -70,6 +78,11 @@ class RestTransport:
             raise ValueError(f"{url} is no URL ({error})") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError(f"the URL of a REST server should be http://HOST:PORT or https://... Received: {url}")
+        if "?" in url or "#" in url:
+            raise ValueError(
+                "the URL of a REST server should have no query (?) and no fragment (#), which cannot be a part of "
+                f"its requests. Received: {parsed.copy_with(userinfo=b'')}"
+            )
         self._url = str(parsed).rstrip("/")
         self._address = str(parsed.copy_with(userinfo=b"")).rstrip("/")
         self._model = model
@@ -78,7 +91,7 @@ class RestTransport:
         self._connect_timeout = min(connect_timeout, timeout)
         self._clock = clock
         self._own = client is None
-        self._client = client or httpx.Client(verify=_certificates(ca_file))
+        self._client = client or httpx.Client(verify=_certificates(ca_file), trust_env=False)
 
     def predict(
         self, signature: str, inputs: dict[str, list[bytes]], version: int | None, label: str
@@ -127,6 +140,8 @@ class RestTransport:
                 body = bytearray()
                 for chunk in response.iter_bytes():
                     body += chunk
+                    if len(body) > ANSWER_BYTES:
+                        raise self._foreign(f" (more than {ANSWER_BYTES:,} bytes)")
                     if self._clock() > end:
                         raise httpx.ReadTimeout("the answer comes too slowly")
         except httpx.ConnectTimeout as error:
@@ -134,10 +149,7 @@ class RestTransport:
         except httpx.TimeoutException as error:
             raise TimedOut(f"{self._address}: no whole answer within {self._timeout:g} s") from error
         except httpx.TransportError as error:
-            raise Unavailable(
-                f"{self._address} cannot be reached ({str(error) or type(error).__name__}); does TensorFlow "
-                "Serving run there, and is this its REST port?"
-            ) from error
+            raise self._unreachable(error) from error
         except httpx.HTTPError as error:
             raise self._foreign(f" ({error})") from error
         if response.status_code != httpx.codes.OK:
@@ -147,6 +159,28 @@ class RestTransport:
         except ValueError as error:
             raise self._foreign(f" ({error})") from error
 
+    def _unreachable(self, error: httpx.TransportError) -> ServingError:
+        words = str(error) or type(error).__name__
+        refused = _tls_refusal(error)
+        if isinstance(refused, ssl.SSLCertVerificationError):
+            return ServerFailed(
+                f"{self._address}: the server's certificate is not accepted ({words}); give the certificates of "
+                "whoever signed it (--ca_file), and the name that it was made out for"
+            )
+        if refused:
+            return ServerFailed(
+                f"{self._address}: no TLS ({words}); is this a port of http:// instead of https://?"
+            )
+        if isinstance(error, httpx.ProtocolError | httpx.UnsupportedProtocol) and not _is_broken_off(words):
+            return ServerFailed(
+                f"{self._address} does not speak HTTP as expected ({words}); is this its REST port, and does it "
+                "want https:// instead of http://?"
+            )
+        return Unavailable(
+            f"{self._address} cannot be reached ({words}); does TensorFlow Serving run there, and is this its "
+            "REST port?"
+        )
+
     def _error(self, response: httpx.Response, body: bytes) -> ServingError:
         words = _words(body)
         status = f"{response.status_code} {response.reason_phrase}".strip()
@@ -154,6 +188,8 @@ class RestTransport:
         kind = _ERRORS.get(response.status_code, ServerFailed)
         if kind is Unavailable:
             return Unavailable(message, words, _retry_after(response.headers.get("Retry-After", "")))
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            return overloaded(self._address, words)
         return kind(message, words)
 
     def _foreign(self, detail: str = "") -> ServerFailed:
@@ -183,11 +219,22 @@ class RestTransport:
             raise self._foreign(f" ({name}: {error})") from error
 
 
-def _certificates(ca_file: str | Path | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
+def _tls_refusal(error: BaseException | None) -> ssl.SSLError | None:
+    """The error of TLS that is the cause of another one; None if it is a connection that broke, or no TLS."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__  # httpcore cuts the chain of the causes
+    broken = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+    return None if isinstance(error, broken) else error
+
+
+def _is_broken_off(words: str) -> bool:
+    """Whether an error of the protocol, which these are for httpx, is a connection that the server closed."""
+    return "disconnected" in words or "closed connection" in words
+
+
+def _certificates(ca_file: str | Path | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=str(ca_file))
+        return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except OSError as error:
         raise ValueError(f"{ca_file} cannot be read as certificates in PEM ({error})") from error
 

@@ -22,8 +22,9 @@ _Batch = list[tuple[int, bytes]]  # each image with its place in the caller's li
 REQUEST_BYTES = 32 * 2**20
 """Most bytes of images in a request; a chest-CT slice has 0.1 to 0.5 million."""
 
-_VERSION_SECONDS = 3.0  # an upgrade or a roll-back by label shows after so long
-_CARD_SECONDS = 60.0  # a server that was set up anew may have another model under an old number
+# An upgrade or a roll-back by label shows after so long. Cards are kept no longer: a server that was set up anew
+# may have another model under an old number.
+_KEPT_SECONDS = 3.0
 _ATTEMPTS_ALONE = 3
 
 
@@ -194,7 +195,7 @@ class ServingClient:
                 return self._version[1]
         version = self._call(functools.partial(self._transport.served_version, self._label))
         with self._lock:
-            self._version = self._clock() + _VERSION_SECONDS, version
+            self._version = self._clock() + _KEPT_SECONDS, version
         return version
 
     def _served(self, version: int) -> Served:
@@ -208,7 +209,7 @@ class ServingClient:
             raise without_card(version, quoted(error.words)) from error
         served = read_card(version, outputs, allow_unfit=self._allow_unfit)
         with self._lock:
-            self._cards[version] = self._clock() + _CARD_SECONDS, served
+            self._cards[version] = self._clock() + _KEPT_SECONDS, served
         return served
 
     def _answer(self, version: int, batch: _Batch, *, explain: bool, failures: int = 0) -> dict[int, Answer]:

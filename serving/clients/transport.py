@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from serving.clients.errors import InvalidRequest, NotFound
+from serving.clients.errors import InvalidRequest, NotFound, Overloaded
 
 AVAILABLE = "AVAILABLE"
 """The state of a version that answers; the server's other states are START, LOADING, UNLOADING and END."""
@@ -89,6 +89,18 @@ def resolving(address: str, model: str, label: str) -> Iterator[None]:
             "the server's models.config",
             error.words,
         ) from error
+
+
+def overloaded(address: str, words: str) -> Overloaded:
+    """The error about a server that has more to do than it can.
+
+    Args:
+        address: of the server.
+        words: its own.
+    """
+    return Overloaded(
+        f"{address} is overloaded{quoted(words)}; ask it again later, and with fewer requests at a time", words
+    )
 
 
 def quoted(words: str) -> str:

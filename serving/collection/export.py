@@ -1,21 +1,26 @@
 """Exports the data collection as a manifest, which training reads.
 
-    python -m serving.collection.export --data=DIR --out=FILE.csv [--site=NAME]
+    python -m serving.collection.export --data=DIR --out=FILE.csv [--site=NAME] [--with_insisted]
 
 The page may go on running. It needs pandas: `pip install 'ladnn_tf[train]'`. One row is one picture (the columns
 are in `ladnn_tf/data/manifest.py`):
 
 - contributions without a stated diagnosis are left out, as a manifest needs one;
+- pictures that look like no chest-CT slice, which the contributor said they are, are listed and left out, unless
+  there is `--with_insisted`;
 - a picture that was contributed several times is one row: what one contribution states of its lesions and another
   does not is taken over, and a picture of which they state the contrary is left out and listed;
 - patients are told apart by the hash of their code; a contribution without one is a patient of its own. Two
-  patients who share a picture are one person, and get the name of the one who was there first;
+  patients who share a picture, or have pictures that are nearly the same (`likeness.py`: one with erased corners,
+  say), are taken for one person, and get the name of the one who was there first. That may join two people, and
+  keeps both in one split;
+- pictures that are nearly the same are rows of their own. They are listed where they joined two patients, and
+  where their labels are contradictory: look at them, and withdraw what is wrong;
 - the split is drawn from the patient's name alone, 60/15/25: what a patient is used for never changes as the data
   grow, unless the patient turns out to be another one, or the contribution that a patient without a code has the
   name of is withdrawn. A split of few patients can so be empty, which is said.
 
-Near-duplicates (the same picture once with erased corners, say) are rows of their own. `python -m
-ladnn_tf.data.manifest --own=FILE --out=OTHER` lists those in two splits, and joins the manifest with other data.
+`python -m ladnn_tf.data.manifest --own=FILE --out=OTHER` joins the manifest with other data.
 """
 
 import collections
@@ -23,7 +28,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -31,10 +36,10 @@ from absl import flags
 
 from ladnn_tf import command
 from ladnn_tf.files import file_sha256
-from ladnn_tf.labels import COVID, LESIONS, SPLITS
-from serving.collection.files import existing_folder, image_path, read_key
-from serving.collection.records import check_belongs
-from serving.collection.tables import CONTRIBUTIONS, IMAGES, cause, database_url, open_engine
+from ladnn_tf.labels import COVID, SPLITS
+from serving.collection.files import existing_folder
+from serving.collection.patients import DATASET, joined, own_name
+from serving.collection.records import read_records
 
 try:
     import pandas as pd
@@ -42,18 +47,16 @@ try:
     from ladnn_tf.data.manifest import write_manifest
     from ladnn_tf.data.manifest_rows import COLUMNS
     from ladnn_tf.data.splits import FRACTIONS
+    from serving.collection.pictures import Picture, contrary_labels, near_pairs
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"the export needs the package {error.name}: pip install 'ladnn_tf[train]'", name=error.name
     ) from error
 
-USAGE = "python -m serving.collection.export --data=DIR --out=FILE.csv [--site=NAME] [--database=URL]"
-
-DATASET = "collected"
-"""The first part of `source` and `patient` in the manifest."""
+USAGE = "python -m serving.collection.export --data=DIR --out=FILE.csv [--site=NAME] [--with_insisted] [...]"
 
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LISTED = 20  # of what is named in the summary
+_LISTED = 20  # of each list in the summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +69,11 @@ class Exported:
         unstated: how many of them are left out, as they state no diagnosis.
         repeated: how many pictures were contributed more than once and are listed once.
         contradictions: the pictures left out, with what is contradictory and where.
-        joined: how many patients are another one, as they share a picture.
-        insisted: how many of the pictures look like no chest-CT slice, which the contributor said they are.
+        joined: how many patients are another one, as they share a picture or have nearly the same.
+        near: the pairs of nearly the same picture for which two patients are taken for one.
+        near_contradictions: the pairs of nearly the same picture with contradicting labels; both are rows.
+        insisted: the pictures that look like no chest-CT slice, which the contributor said they are.
+        with_insisted: whether these are rows.
     """
 
     rows: pd.DataFrame
@@ -76,48 +82,20 @@ class Exported:
     repeated: int
     contradictions: tuple[str, ...]
     joined: int
-    insisted: int
+    near: tuple[str, ...]
+    near_contradictions: tuple[str, ...]
+    insisted: tuple[str, ...]
+    with_insisted: bool
 
 
-def read_records(folder: Path, url: str | None = None) -> list[sa.Row]:
-    """Reads the images of all contributions that were not withdrawn, the first contribution first.
-
-    Args:
-        folder: the data folder; it may be in use.
-        url: of its database, unless that is in the folder.
-
-    Returns:
-        A row for each image of each contribution: the columns of both tables; the contribution's are `id`,
-        `covid`, the lesions and `patient_hash`.
-
-    Raises:
-        ValueError: if the database does not belong to the folder or its address is unknown.
-        OSError: if it cannot be read.
-    """
-    query = (
-        sa.select(IMAGES, *(CONTRIBUTIONS.c[name] for name in ("id", COVID, *LESIONS, "patient_hash")))
-        .join_from(IMAGES, CONTRIBUTIONS)
-        .where(CONTRIBUTIONS.c.withdrawn.is_(None))
-        .order_by(CONTRIBUTIONS.c.number, IMAGES.c.position)
-    )
-    engine = open_engine(database_url(folder, url), read_only=True)
-    try:
-        with engine.connect() as connection:
-            check_belongs(connection, folder, read_key(folder))
-            return list(connection.execute(query))
-    except sa.exc.SQLAlchemyError as error:
-        raise OSError(f"the data collection's database cannot be read: {cause(error)}") from error
-    finally:
-        engine.dispose()
-
-
-def export(records: Sequence[sa.Row], folder: Path, site: str) -> Exported:
+def export(records: Sequence[sa.Row], folder: Path, site: str, *, with_insisted: bool = False) -> Exported:
     """Makes the rows of a manifest.
 
     Args:
         records: of `read_records`.
         folder: the data folder.
         site: the part of `source` behind `collected/`.
+        with_insisted: whether pictures are taken that look like no chest-CT slice.
 
     Raises:
         ValueError: if `site` is not made of letters, digits, dots, hyphens and underscores, an image's file is
@@ -125,43 +103,61 @@ def export(records: Sequence[sa.Row], folder: Path, site: str) -> Exported:
     """
     if not _SITE.fullmatch(site):
         raise ValueError(f"site should be letters, digits, dots, hyphens and underscores. Received: {site!r}")
-    names = _patients(records)
-    pictures = collections.defaultdict(list)
+    of_picture = collections.defaultdict(list)
     for record in records:
-        if record.covid is not None:
-            pictures[record.pixels_sha256].append(record)
-    rows, contradictions, insisted = [], [], 0
-    for occurrences in pictures.values():
-        labels, contrary = _merged(occurrences)
-        first = occurrences[0]
-        path = image_path(folder, first.sha256)
-        if contrary:
-            where = ", ".join(dict.fromkeys(record.id for record in occurrences))
-            contradictions.append(f"{path}: {', '.join(contrary)} (contributions {where})")
-            continue
-        insisted += bool(first.refusal)
-        patient = names[_own_name(first)]
-        rows.append(
-            dict.fromkeys(COLUMNS, "")
-            | {"path": str(path), "patient": patient, "source": f"{DATASET}/{site}", "split": split_of(patient)}
-            | labels
-        )
-    _check_files([Path(row["path"]) for row in rows])
+        of_picture[record.pixels_sha256].append(record)
+    pictures = [Picture.of(found, folder) for found in of_picture.values()]
+    taken = [picture for picture in pictures if with_insisted or not picture.insisted]
+    pairs = [(taken[one], taken[other], distance) for one, other, distance in near_pairs(taken)]
+    names = joined(records, [(one.first, other.first) for one, other, _ in pairs])
+    rows = [_row(picture, names, site) for picture in taken if picture.stated and not picture.contrary]
+    stated = [picture for picture in pictures if picture.stated]
+    contradictions = [
+        f"{_where(picture)}: {', '.join(picture.contrary)}" for picture in stated if picture.contrary
+    ]
+    insisted = [f"{_where(picture)}: {picture.insisted}" for picture in stated if picture.insisted]
+    near, near_contradictions = [], []
+    for one, other, distance in pairs:
+        said = f"{_where(one)} and {_where(other)}: distance {distance}"
+        if not one.patients & other.patients:
+            near.append(said)
+        if contrary := contrary_labels(one, other):
+            near_contradictions.append(f"{said}, {', '.join(contrary)}")
+    contributions = {record.id for record in records}
+    unstated = {record.id for record in records if record.covid is None}
     if not rows:
         raise ValueError(
-            f"{folder}: no image to export; of {len({record.id for record in records})} contributions "
-            f"{len({record.id for record in records if record.covid is None})} state no diagnosis, and "
-            f"{len(contradictions)} images have contradicting labels"
+            f"{folder}: no image to export; of {len(contributions)} contributions {len(unstated)} state no"
+            f" diagnosis, {len(contradictions)} images have contradicting labels, and {len(insisted)} look like no"
+            " chest-CT slice (--with_insisted takes them)"
         )
     return Exported(
         rows=pd.DataFrame(rows),
-        contributions=len({record.id for record in records}),
-        unstated=len({record.id for record in records if record.covid is None}),
-        repeated=sum(len(occurrences) > 1 for occurrences in pictures.values()),
+        contributions=len(contributions),
+        unstated=len(unstated),
+        repeated=sum(len(picture.records) > 1 for picture in stated),
         contradictions=tuple(contradictions),
         joined=sum(own != name for own, name in names.items()),
-        insisted=insisted,
+        near=tuple(near),
+        near_contradictions=tuple(near_contradictions),
+        insisted=tuple(insisted),
+        with_insisted=with_insisted,
     )
+
+
+def _row(picture: Picture, names: Mapping[str, str], site: str) -> dict[str, int | str]:
+    patient = names[own_name(picture.first)]
+    known = {
+        "path": str(picture.path),
+        "patient": patient,
+        "source": f"{DATASET}/{site}",
+        "split": split_of(patient),
+    }
+    return dict.fromkeys(COLUMNS, "") | known | picture.labels
+
+
+def _where(picture: Picture) -> str:
+    return f"{picture.path} (contributions {', '.join(picture.contributions)})"
 
 
 def split_of(patient: str) -> str:
@@ -203,76 +199,27 @@ def summary(exported: Exported) -> str:
             f"  {split:<10}  {len(part):>5} images  {part['patient'].nunique():>5} patients"
             f"  {(part[COVID] == 1).sum():>5} COVID-19  {(part[COVID] == 0).sum():>5} other"
         )
-    counts = {
-        "contributions left out, as they state no diagnosis": exported.unstated,
-        "images contributed more than once, listed once": exported.repeated,
-        "images left out, as contributions state the contrary": len(exported.contradictions),
-        "patients joined to another one, as they share a picture": exported.joined,
-        "images that look like no chest-CT slice, which the contributor said they are": exported.insisted,
-    }
-    lines += [f"{text}: {number}" for text, number in counts.items() if number]
-    lines += [f"  contradicting: {text}" for text in exported.contradictions[:_LISTED]]
-    if len(exported.contradictions) > _LISTED:
-        lines.append(f"  and {len(exported.contradictions) - _LISTED} more")
+    lines += [
+        f"{text}: {number}"
+        for text, number in {
+            "contributions left out, as they state no diagnosis": exported.unstated,
+            "images contributed more than once, listed once": exported.repeated,
+            "patients joined to another one, as they share a picture or have nearly the same": exported.joined,
+        }.items()
+        if number
+    ]
+    insisted = "taken all the same" if exported.with_insisted else "left out"
+    for text, named in {
+        "images left out, as contributions state the contrary": exported.contradictions,
+        "pairs of nearly the same picture of two patients, taken for one": exported.near,
+        "pairs of nearly the same picture with contradicting labels, not left out": exported.near_contradictions,
+        f"images that look like no chest-CT slice, though the contributor says so, {insisted}": exported.insisted,
+    }.items():
+        if named:
+            lines += [f"{text}: {len(named)}", *(f"  {one}" for one in named[:_LISTED])]
+        if len(named) > _LISTED:
+            lines.append(f"  and {len(named) - _LISTED} more")
     return "\n".join(lines + [f"warning: {text}" for text in warnings_of(rows)])
-
-
-def _own_name(record: sa.Row) -> str:
-    """The patient's name by the contribution alone. 16 digits tell any number of patients apart."""
-    if record.patient_hash:
-        return f"{DATASET}/patient-{record.patient_hash[:16]}"
-    return f"{DATASET}/contribution-{record.id}"
-
-
-def _patients(records: Sequence[sa.Row]) -> dict[str, str]:
-    """Joins the patients who share a picture.
-
-    Returns:
-        The patient's own name -> the name of the first of those it is joined with, perhaps itself.
-    """
-    leader: dict[str, str] = {}  # a name -> an earlier one of the same person; the first leads to itself
-    order: dict[str, int] = {}
-    seen: dict[str, str] = {}  # a picture -> whose it is
-
-    def first(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    for record in records:
-        own = _own_name(record)
-        leader.setdefault(own, own)
-        order.setdefault(own, len(order))
-        one, other = first(own), first(seen.setdefault(record.pixels_sha256, own))
-        earlier, later = sorted((one, other), key=order.__getitem__)
-        leader[later] = earlier
-    return {name: first(name) for name in leader}
-
-
-def _merged(occurrences: Sequence[sa.Row]) -> tuple[dict[str, int | str], list[str]]:
-    """What the contributions of one picture state together, unknown being `""`, and in what they contradict."""
-    labels, contrary = {}, []
-    for label in (COVID, *LESIONS):
-        stated = {getattr(record, label) for record in occurrences} - {None}
-        if len(stated) > 1:
-            contrary.append(label)
-        labels[label] = stated.pop() if stated else ""
-    return labels, contrary
-
-
-def _check_files(paths: Sequence[Path]) -> None:
-    bad = []
-    for path in paths:
-        try:
-            if file_sha256(path) != path.stem:
-                bad.append(f"{path} is damaged")
-        except ValueError as error:
-            bad.append(str(error))
-    if bad:
-        raise ValueError(
-            f"{len(bad)} of {len(paths)} images are missing or damaged; copy them back from a backup (if one was "
-            f"withdrawn just now, export again): {'; '.join(bad[:3])}"
-        )
 
 
 def main(argv: list[str]) -> int:
@@ -286,9 +233,13 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string(
         "site", "site", "who collected: the source of the images is collected/SITE", flag_values=flag_values
     )
+    flags.DEFINE_boolean(
+        "with_insisted", False, "take pictures that look like no chest-CT slice", flag_values=flag_values
+    )
     command.parse(flag_values, argv, USAGE)
     folder = existing_folder(flag_values.data)
-    exported = export(read_records(folder, flag_values.database), folder, flag_values.site)
+    records = read_records(folder, flag_values.database)
+    exported = export(records, folder, flag_values.site, with_insisted=flag_values.with_insisted)
     write_manifest(exported.rows, flag_values.out)
     print(summary(exported))
     print(f"written: {Path(flag_values.out).absolute()}")

@@ -1,7 +1,7 @@
 """The data collection's folder: the images, named by their content, the key, and what is being changed.
 
     collection.key        of the patients' hashes; without it contributions of one patient are not joined any more
-    collection.sqlite     the records, where no other database is given (`collection_tables.py`)
+    collection.sqlite     the records, where no other database is given (`tables.py`)
     images/ab/ab12....png named by the SHA-256 of the file
     pending/ID            the images that an unfinished change of contribution ID is about, a line each
 
@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from ladnn_tf.files import write_atomically
+from ladnn_tf.files import sync_folder, write_atomically
 
 try:
     import fcntl
@@ -173,7 +173,7 @@ class CollectionFolder:
             for left_over in path.parent.glob(f".{path.name}.*"):
                 left_over.unlink()
             if path.parent.is_dir():
-                _sync(path.parent)
+                sync_folder(path.parent)
         (self.folder / "pending" / contribution).unlink(missing_ok=True)
 
 
@@ -221,15 +221,4 @@ def keyed_hash(key: bytes, text: str) -> str:
 def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(mode=0o700)
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Waits until what was made and deleted in a folder is on the disk."""
-    if os.name == "nt":  # a folder cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(folder.parent)

@@ -3,10 +3,14 @@
 import dataclasses
 import functools
 import hashlib
+import io
+from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
-from ladnn_tf.data.preprocess import encode_png
+from ladnn_tf.data import preprocess
+from ladnn_tf.data.preprocess import PNG_SIGNATURE, encode_png
 from ladnn_tf.data.quality import refusal
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
@@ -44,6 +48,20 @@ class Erasure:
 
 NOTHING = Erasure()
 
+_BIT_DEPTH = 24  # the place in a PNG file (PNG specification, 11.2.1)
+
+
+class HiddenError(ValueError):
+    """A file holds what viewers do not show, so that nobody can have looked at it; the message says what to do.
+
+    Attributes:
+        kind: `transparent` or `animated`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedImage:
@@ -70,13 +88,25 @@ class PreparedImage:
         return hashlib.sha256(self.png).hexdigest()
 
 
-def prepare(pixels: np.ndarray, erasure: Erasure = NOTHING) -> PreparedImage:
-    """Erases the corners of a picture and encodes it.
+def prepare(
+    encoded: bytes,
+    erasure: Erasure = NOTHING,
+    decode: Callable[[bytes], np.ndarray] = preprocess.decode,
+) -> PreparedImage:
+    """Erases the corners of a picture and encodes it anew.
 
     Args:
-        pixels: (H, W, 3) uint8 RGB, of `ladnn_tf.data.preprocess.decode`.
+        encoded: a PNG or JPEG file.
         erasure: what to erase.
+        decode: gives the file's (H, W, 3) uint8 RGB pixels, or raises.
+
+    Raises:
+        HiddenError: if any of the picture is transparent, or it is animated.
+        ImageError: as `decode`.
     """
+    pixels = decode(encoded)
+    if encoded.startswith(PNG_SIGNATURE):
+        _check_shown(encoded)
     reason = refusal(pixels)
     pixels = erase(pixels, erasure)
     height, width = pixels.shape[:2]
@@ -109,3 +139,32 @@ def erase(pixels: np.ndarray, erasure: Erasure) -> np.ndarray:
         columns = slice(None, width) if horizontal == "left" else slice(-width, None)
         erased[rows, columns] = 0
     return erased
+
+
+def _check_shown(png: bytes) -> None:
+    """Checks that viewers show what `decode` gives of a PNG file: not what lies behind it, and no other frame."""
+    image = Image.open(io.BytesIO(png), formats=("PNG",))
+    if image.is_animated:  # of which the first picture need not be shown at all (APNG specification, 1.0)
+        raise HiddenError("animated", "it is animated: another picture may be shown; save it as a single one")
+    image.load()
+    if _is_transparent(image, png[_BIT_DEPTH]):
+        raise HiddenError(
+            "transparent", "something may lie under its transparent parts; save it without transparency"
+        )
+
+
+def _is_transparent(image: Image.Image, bit_depth: int) -> bool:
+    transparent = image.info.get("transparency")
+    if image.mode == "P" and transparent is not None:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        return image.getchannel("A").getextrema()[0] < 255
+    if transparent is None:
+        return False
+    # One grey or colour is transparent, in as many bits as the file has (PNG specification, 11.3.1.1); Pillow has
+    # spread fewer than 8 bits over 0 to 255.
+    most = 2**bit_depth - 1
+    colour = np.bitwise_and(transparent, most) * (255 // most if most < 255 else 1)
+    if image.mode == "RGB":
+        return bool((np.asarray(image) == colour).all(axis=-1).any())
+    return bool((np.asarray(image.convert("L") if image.mode == "1" else image) == colour).any())

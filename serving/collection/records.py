@@ -1,4 +1,4 @@
-"""The data collection's records: what is asked of its database. The tables are in `collection_tables.py`."""
+"""The data collection's records: what is asked of its database. The tables are in `tables.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,18 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ladnn_tf.labels import COVID, LESIONS
-from serving.collection.files import keyed_hash
-from serving.collection.images import PreparedImage
-from serving.collection.tables import COLLECTION, CONTRIBUTIONS, IMAGES, METADATA, SCHEMA
+from serving.collection.files import keyed_hash, read_key
+from serving.collection.images import NOTHING, Erasure, PreparedImage
+from serving.collection.tables import (
+    COLLECTION,
+    CONTRIBUTIONS,
+    IMAGES,
+    METADATA,
+    SCHEMA,
+    cause,
+    database_url,
+    open_engine,
+)
 
 
 def set_up(engine: sa.Engine, folder: Path, key: bytes, now: str, *, has_images: bool) -> None:
@@ -118,6 +127,44 @@ def count(connection: sa.Connection) -> int:
     """How many contributions there are, without those that were withdrawn."""
     query = sa.select(sa.func.count()).select_from(CONTRIBUTIONS).where(CONTRIBUTIONS.c.withdrawn.is_(None))
     return connection.execute(query).scalar_one()
+
+
+def read_records(folder: Path, url: str | None = None) -> list[sa.Row]:
+    """Reads the images of all contributions that were not withdrawn, the first contribution first.
+
+    Args:
+        folder: the data folder; it may be in use.
+        url: of its database, unless that is in the folder.
+
+    Returns:
+        A row for each image of each contribution: the columns of both tables; the contribution's are `id`,
+        `covid`, the lesions and `patient_hash`.
+
+    Raises:
+        ValueError: if the database does not belong to the folder or its address is unknown.
+        OSError: if it cannot be read.
+    """
+    query = (
+        sa.select(IMAGES, *(CONTRIBUTIONS.c[name] for name in ("id", COVID, *LESIONS, "patient_hash")))
+        .join_from(IMAGES, CONTRIBUTIONS)
+        .where(CONTRIBUTIONS.c.withdrawn.is_(None))
+        .order_by(CONTRIBUTIONS.c.number, IMAGES.c.position)
+    )
+    engine = open_engine(database_url(folder, url), read_only=True)
+    try:
+        with engine.connect() as connection:
+            check_belongs(connection, folder, read_key(folder))
+            return list(connection.execute(query))
+    except sa.exc.SQLAlchemyError as error:
+        raise OSError(f"the data collection's database cannot be read: {cause(error)}") from error
+    finally:
+        engine.dispose()
+
+
+def erasure_of(record: sa.Row) -> Erasure:
+    """What was erased of the image of a record."""
+    corners = tuple(record.erased_corners.split(",")) if record.erased_corners else ()
+    return Erasure(corners, record.erased_percent) if corners else NOTHING
 
 
 def _key_check(key: bytes) -> str:

@@ -1,24 +1,23 @@
 """The data collection: images with what a clinician stated about them, stored whole or not at all.
 
     collection = Collection("data/collection")
-    images = (prepare(read_pixels("slice.png")),)
-    receipt = collection.add(Contribution(images, consent("en"), covid=True))
+    images = (prepare(Path("slice.png").read_bytes()),)
+    agreed = consent("en", "Radiology, St Anna, ct@st-anna.example")
+    receipt = collection.add(Contribution(images, agreed, covid=True))
     collection.withdraw(receipt.text)
 
 Only what is added here is ever stored; nothing that is uploaded for a diagnosis comes here. The images are files
-named by their content (`collection_files.py`), the records rows of a database (`collection_records.py`). A
-contribution's files are on the disk before the one transaction that makes its record, so that a kill, a full disk
-or a locked database at any moment leaves a whole contribution or none.
+named by their content (`files.py`), the records rows of a database (`records.py`). A contribution's files are on
+the disk before the one transaction that makes its record, so that a kill, a full disk or a locked database at any
+moment leaves a whole contribution or none.
 """
 
-import dataclasses
-import hashlib
 import logging
 import secrets
 import sqlite3
 import threading
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,99 +25,19 @@ import sqlalchemy as sa
 
 from ladnn_tf.labels import COVID, LESIONS
 from serving.collection import records
-from serving.collection.consent import Consent
+from serving.collection.contribution import (
+    CollectionError,
+    Contribution,
+    Receipt,
+    UncertainError,
+    UnknownContributionError,
+    Withdrawal,
+)
 from serving.collection.files import CollectionFolder, keyed_hash
-from serving.collection.images import PreparedImage
+from serving.collection.receipts import new_receipt, receipt_sha256
 from serving.collection.tables import CONTRIBUTIONS, cause, database_url, empty_log, open_engine
 
-MAX_PATIENT_CODE = 64
-"""Characters of a patient code; a longer one is no code."""
-
-# Crockford's base 32: no I, L, O and U, so that a receipt can be read out and typed. 25 digits are 125 bits.
-_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_RECEIPT_LENGTH, _GROUP = 25, 5
-_MISREAD = str.maketrans({"I": "1", "L": "1", "O": "0"})
-
 logger = logging.getLogger("ladnn_tf.serving")
-
-
-class CollectionError(OSError):
-    """The collection cannot be read or written; the message says what that means for what was asked."""
-
-
-class UncertainError(CollectionError):
-    """Whether a contribution was stored cannot be told; the message has its id."""
-
-
-class UnknownContributionError(LookupError):
-    """No contribution has this receipt, or this id."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contribution:
-    """What is given: the images of one patient, and what is known of them.
-
-    Attributes:
-        images: of `collection_images.prepare`, at least one; equal ones are stored once.
-        consent: the text that was agreed to.
-        covid: whether the patient had COVID-19; None where it is not stated.
-        lesions: of `labels.LESIONS`, whether it is present; one that is not here, or None, is not stated.
-        patient_code: a pseudonym of the site's own, at most `MAX_PATIENT_CODE` characters; stored as a keyed hash,
-            for which case and white space do not count. Empty if there is none.
-        contributor: the user's name, or empty.
-
-    Raises:
-        ValueError: if there is no image, a lesion is unknown, or the patient code is too long.
-    """
-
-    images: tuple[PreparedImage, ...]
-    consent: Consent
-    covid: bool | None = None
-    lesions: Mapping[str, bool | None] = dataclasses.field(default_factory=dict)
-    patient_code: str = dataclasses.field(default="", repr=False)
-    contributor: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("a contribution needs at least one image")
-        strays = [lesion for lesion in self.lesions if lesion not in LESIONS]
-        if strays:
-            raise ValueError(f"lesions should be of {', '.join(LESIONS)}. Received: {strays[0]!r}")
-        if len(self.patient_code) > MAX_PATIENT_CODE:
-            raise ValueError(f"a patient code has at most {MAX_PATIENT_CODE} characters")
-
-
-@dataclasses.dataclass(frozen=True)
-class Receipt:
-    """What the contributor gets, once.
-
-    Attributes:
-        text: with it the contribution can be withdrawn: `12345-6789A-BCDEF-GHJKM-NPQRS`, base 32; only its SHA-256
-            is stored.
-        contribution: the id, 16 hexadecimal digits; no secret.
-        images: how many different ones were stored.
-        created: UTC, `2026-01-31T23:59:59Z`.
-    """
-
-    text: str = dataclasses.field(repr=False)
-    contribution: str
-    images: int
-    created: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Withdrawal:
-    """What a withdrawal did.
-
-    Attributes:
-        contribution: the id.
-        images: how many it took out of the contribution; 0 if that was withdrawn before.
-        withdrawn: when, perhaps before: UTC, `2026-01-31T23:59:59Z`.
-    """
-
-    contribution: str
-    images: int
-    withdrawn: str
 
 
 def _no_step(_step: str) -> None:
@@ -185,8 +104,9 @@ class Collection:
             UncertainError: if the database was lost in the commit and after it.
         """
         identity, created = secrets.token_hex(8), _now()
-        receipt = "".join(secrets.choice(_DIGITS) for _ in range(_RECEIPT_LENGTH))
-        row = self._row(contribution) | {"id": identity, "receipt_sha256": _sha256(receipt), "created": created}
+        receipt = new_receipt()
+        known = {"id": identity, "receipt_sha256": receipt_sha256(receipt), "created": created}
+        row = self._row(contribution) | known
         images = {image.sha256: image for image in contribution.images}
         committing = False
         with self._changing:
@@ -205,8 +125,7 @@ class Collection:
                 raise self._taken_back(identity, list(images), committing, cause(error)) from error
             self._step("settle")
             self._settle_or_later(identity, list(images))
-        groups = (receipt[start : start + _GROUP] for start in range(0, _RECEIPT_LENGTH, _GROUP))
-        return Receipt("-".join(groups), identity, len(images), created)
+        return Receipt(receipt, identity, len(images), created)
 
     def withdraw(self, receipt: str) -> Withdrawal:
         """Withdraws a contribution: deletes its labels and its images, but those another contribution has too.
@@ -218,8 +137,7 @@ class Collection:
             UnknownContributionError: if no contribution has it.
             CollectionError: if the collection fails; withdraw again.
         """
-        digits = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", receipt).upper()))
-        return self._withdraw(CONTRIBUTIONS.c.receipt_sha256 == _sha256(digits.translate(_MISREAD)), "receipt")
+        return self._withdraw(CONTRIBUTIONS.c.receipt_sha256 == receipt_sha256(receipt), "receipt")
 
     def withdraw_by_id(self, contribution: str) -> Withdrawal:
         """Withdraws a contribution whose receipt is lost; for whoever runs the server, not for the page.
@@ -232,6 +150,18 @@ class Collection:
             CollectionError: if the collection fails; withdraw again.
         """
         return self._withdraw(CONTRIBUTIONS.c.id == contribution.strip().lower(), "id")
+
+    def take_back(self, contribution: str) -> None:
+        """Makes that a contribution has never been: for one whose contributor got no receipt.
+
+        Args:
+            contribution: the id.
+
+        Raises:
+            UnknownContributionError: if there is none.
+            CollectionError: if the collection fails.
+        """
+        self._withdraw(CONTRIBUTIONS.c.id == contribution, "id", traceless=True)
 
     def count(self) -> int:
         """How many contributions there are, without those that were withdrawn.
@@ -251,13 +181,14 @@ class Collection:
             "consent_version": contribution.consent.version,
             "consent_sha256": contribution.consent.sha256,
             "consent_language": contribution.consent.language,
+            "operator": contribution.consent.operator,
             COVID: _label(contribution.covid),
             **{lesion: _label(contribution.lesions.get(lesion)) for lesion in LESIONS},
             "patient_hash": keyed_hash(self._files.key, f"patient {code}") if code else None,
             "contributor": contribution.contributor,
         }
 
-    def _withdraw(self, which: sa.ColumnElement[bool], by: str) -> Withdrawal:
+    def _withdraw(self, which: sa.ColumnElement[bool], by: str, *, traceless: bool = False) -> Withdrawal:
         found, withdrawn = None, _now()
         with self._changing:
             try:
@@ -272,7 +203,10 @@ class Collection:
                 self._files.note(contribution.id, images)
                 with self._engine.begin() as connection:
                     self._step("record")
-                    records.forget(connection, contribution.number, withdrawn)
+                    if traceless:
+                        records.delete(connection, contribution.id)
+                    else:
+                        records.forget(connection, contribution.number, withdrawn)
                     self._step("commit")
             except (sa.exc.SQLAlchemyError, OSError) as error:
                 if found:  # the record may be changed all the same, if the connection broke in the commit
@@ -320,10 +254,6 @@ class Collection:
 
 def _label(value: bool | None) -> int | None:
     return None if value is None else int(value)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _now() -> str:

@@ -42,6 +42,7 @@ CONTRIBUTIONS = sa.Table(
     sa.Column("consent_version", sa.String(20), nullable=False),
     sa.Column("consent_sha256", sa.String(64), nullable=False),
     sa.Column("consent_language", sa.String(10), nullable=False),
+    sa.Column("operator", sa.Text, nullable=False),
     sa.Column(COVID, sa.SmallInteger),
     *(sa.Column(lesion, sa.SmallInteger) for lesion in LESIONS),
     sa.Column("patient_hash", sa.String(64)),
@@ -50,6 +51,8 @@ CONTRIBUTIONS = sa.Table(
     *(sa.CheckConstraint(sa.column(label).in_((0, 1)), f"ladnn_{label.lower()}") for label in (COVID, *LESIONS)),
 )
 """A contribution: the images of one patient. Times are UTC, `2026-01-31T23:59:59Z`; labels 1, 0 or NULL, unknown.
+
+`operator` is who ran the collection, as the consent text named them, whose SHA-256 is `consent_sha256`.
 
 A withdrawn one keeps its row, so that its receipt still answers, without labels, patient, contributor and images.
 """

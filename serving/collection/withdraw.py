@@ -8,8 +8,9 @@
 from absl import flags
 
 from ladnn_tf import command
+from serving.collection.contribution import UnknownContributionError
 from serving.collection.files import existing_folder
-from serving.collection.store import Collection, UnknownContributionError
+from serving.collection.store import Collection
 
 USAGE = "python -m serving.collection.withdraw --data=DIR (--receipt=RECEIPT | --id=ID) [--database=URL]"
 

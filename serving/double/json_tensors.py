@@ -244,7 +244,7 @@ def write_outputs(outputs: Mapping[str, tensor_pb2.TensorProto], form: str) -> b
     """Writes an answer.
 
     Args:
-        outputs: tensors from `double_service.tensor_message`.
+        outputs: tensors from `service.tensor_message`.
         form: that of the request, `ROWS` or `COLUMNS`.
 
     Returns:

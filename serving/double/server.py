@@ -13,7 +13,11 @@ versions and a changed configuration while it runs; the codes, and what matters 
 
 It does not imitate:
 
-- batching of several requests, warm-up (the first request of each kind is slow), time-outs and limits of threads;
+- batching, and so what it does to requests above max_batch_size, to requests that are filled up to an allowed
+  size (the words about bad images then have another total), to images of several clients in one batch (they share
+  one error), to outputs without a batch (they are refused), and to the empty batch (it may end the real server);
+  nor UNAVAILABLE and RESOURCE_EXHAUSTED of a full queue;
+- warm-up (the first request of each kind is slow), time-outs and limits of threads;
 - TLS, gRPC over a Unix socket, compression and chunked requests of HTTP, CORS, Prometheus' metrics, request logs;
 - Classify, Regress, MultiInference (they are UNIMPLEMENTED), `tf.Example`, TFLite models, other platforms,
   base paths in a cloud;

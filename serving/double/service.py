@@ -1,6 +1,6 @@
 """What the double answers, as messages of TensorFlow Serving, whatever the transport.
 
-Errors are `tf.errors`: their codes are gRPC's, and REST maps them to HTTP's (`double_rest.py`).
+Errors are `tf.errors`: their codes are gRPC's, and REST maps them to HTTP's (`rest.py`).
 """
 
 import re

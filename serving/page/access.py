@@ -6,8 +6,10 @@ X-Forwarded-Proto.
 """
 
 import ipaddress
+import logging
 import urllib.parse
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
@@ -25,9 +27,26 @@ _ANY_NAME = ("/healthz", "/readyz")  # a probe asks by whatever address it has
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 _LOGIN_ATTEMPTS = 10  # wrong ones a minute and address
+_HINTS = 10  # a minute in the log, about requests by a wrong name or through a proxy
+_PROXIES_OWN = ("forwarded", "x-real-ip", "via")  # headers that proxies add, and X-Forwarded-...
 _LONGEST_USER = 200  # characters
 _MOST_FORWARDED = 50  # addresses in X-Forwarded-For that are looked at, from the last
 _IPV6_CUSTOMER = 64  # bits of an address that one customer of a network provider has for himself
+
+logger = logging.getLogger("ladnn_tf.serving")
+
+
+class WrongTokenError(PageError):
+    """A login that failed.
+
+    Args:
+        refusal: what the client is told.
+        line: for the audit log; None where the log has enough of this client.
+    """
+
+    def __init__(self, refusal: PageError, line: dict[str, Any] | None) -> None:
+        super().__init__(refusal.status, refusal.key, headers=refusal.headers, **refusal.values)
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,8 @@ class Access:
         self._names = {name.strip("[]").lower() for name in names}
         self._rate = RateLimit(settings.rate_limit)
         self._failures = RateLimit(_LOGIN_ATTEMPTS)
+        self._limits_begun = RateLimit(1)
+        self._hints = RateLimit(_HINTS)
 
     def check(self, request: HTTPConnection) -> Caller:
         """Finds out who asks.
@@ -75,10 +96,14 @@ class Access:
 
         Raises:
             PageError: 400 for a host name that is not the page's, 401 for strangers, 403 for a request that
-                another site made or that went around the proxy, 429 if the client comes too often.
+                another site made, that went around the proxy, or that came through one to a page without a login,
+                429 if the client comes too often.
+            WrongTokenError: as `check_login`.
         """
         path = request.scope["path"]
         address, scheme = self._origin(request)
+        if not self._settings.has_login:
+            self._check_is_direct(request)
         if path not in _ANY_NAME:
             self._check_host(request)
         self._check_site(request)
@@ -90,20 +115,28 @@ class Access:
                 raise try_later("too_often", seconds, status=429)
         return caller
 
-    def check_login(self, caller: Caller, token: str) -> bool:
-        """Whether a token is the right one; wrong ones are counted against the caller's address.
+    def check_login(self, address: str, token: str, by: str) -> None:
+        """Lets the right token in, whatever others tried; wrong ones are counted against the address.
+
+        Args:
+            address: of the client.
+            token: that was given.
+            by: `form` or `bearer`, for the audit log.
 
         Raises:
-            PageError: 429 after too many wrong ones; a right one is not recognised either then.
+            WrongTokenError: 401 for a wrong token, 429 after too many of them.
         """
-        key = _network_of(caller.address)
-        seconds = self._failures.wait(key)
-        if seconds:
-            raise try_later("too_many_logins", seconds, status=429)
         if self._sessions is not None and self._sessions.opens(token):
-            return True
-        self._failures.take(key)
-        return False
+            return
+        key = _network_of(address)
+        line = {"address": address, "by": by}
+        seconds = self._failures.take(key)
+        if not seconds:
+            refusal = PageError(401, "wrong_token", headers={"WWW-Authenticate": "Bearer"})
+            raise WrongTokenError(refusal, {"event": "login", **line, "success": False})
+        begins = not self._limits_begun.take(key)
+        refusal = try_later("too_many_logins", seconds, status=429)
+        raise WrongTokenError(refusal, {"event": "login_limit", **line} if begins else None)
 
     def cookie_name(self, scheme: str) -> str:
         """Of the session; over https the prefix keeps other hosts of the domain from setting it (RFC 6265bis)."""
@@ -131,11 +164,27 @@ class Access:
             _contains(network, address) for network in self._settings.trusted_proxies
         )
 
+    def _check_is_direct(self, request: HTTPConnection) -> None:
+        """Refuses what a proxy passes on: from this machine, but not of those who are at it."""
+        for name in request.headers:
+            if name in _PROXIES_OWN or name.startswith("x-forwarded-"):
+                self._hint(
+                    "a request came through a proxy (it has the header %s): to be reached through one the page "
+                    "needs a login, --token_file=FILE or --user_header=NAME",
+                    name,
+                )
+                raise PageError(403, "behind_proxy")
+
     def _check_host(self, request: HTTPConnection) -> None:
         hosts = request.headers.getlist("host")
         name = _host_name(hosts[0]) if len(hosts) == 1 else ""
         if name not in self._names:
+            self._hint("asked for as %.200r: if that is a name of this page, give it as --allowed_host", name)
             raise PageError(400, "unknown_host", host=name or "?")
+
+    def _hint(self, message: str, value: str) -> None:
+        if not self._hints.take(""):
+            logger.warning(message, value)
 
     def _check_site(self, request: HTTPConnection) -> None:
         """Refuses what a page of another site lets a user's browser send (cross-site request forgery)."""
@@ -162,9 +211,8 @@ class Access:
         stranger = Caller(address, scheme, key=key)
         method, _, token = request.headers.get("authorization", "").partition(" ")
         if method.lower() == "bearer" and not is_open:
-            if self.check_login(stranger, token.strip()):
-                return Caller(address, scheme, "token", key, known=True)
-            raise PageError(401, "wrong_token", headers={"WWW-Authenticate": "Bearer"})
+            self.check_login(address, token.strip(), "bearer")
+            return Caller(address, scheme, "token", key, known=True)
         if not is_open:
             raise PageError(401, "login", headers={"WWW-Authenticate": "Bearer"})
         return stranger

@@ -16,8 +16,8 @@ from starlette.staticfiles import StaticFiles
 from serving.clients.errors import ServingError
 from serving.collection.store import Collection
 from serving.page import monitoring
-from serving.page.access import Access
-from serving.page.audit_log import AuditLog
+from serving.page.access import Access, WrongTokenError
+from serving.page.audit_log import AuditLog, key_of_token
 from serving.page.contribute import contribute_router
 from serving.page.diagnose import Diagnose
 from serving.page.errors import PageError
@@ -35,6 +35,8 @@ STATIC_FILES = Path(__file__).parent / "static"
 
 _HOUR = 3600.0  # seconds
 _MOST_TOKEN_BYTES = 2**12
+_SCRAPE_SECONDS = 5.0  # that /metrics waits for the model; Prometheus gives up after ten
+_READ = ["GET", "HEAD"]
 
 
 def create_app(settings: Settings, predictor: Predictor, collection: Collection | None) -> FastAPI:
@@ -51,7 +53,8 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
     Raises:
         AuditLogError: if the audit log cannot be written.
     """
-    audit = AuditLog(settings.audit_log, settings.audit_key or None)
+    token_key = key_of_token(settings.token) if settings.token else None
+    audit = AuditLog(settings.audit_log, settings.audit_key or token_key)
     metrics = Metrics()
     queue = WorkQueue(settings.queue, settings.workers, on_begin=metrics.queued)
     metrics.watch("ladnn_page_queue_images", "Images that wait for a worker", lambda: queue.waiting)
@@ -78,7 +81,7 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
     _add_login(app, access, sessions, audit, pages)
     _add_probes(app, predictor, settings, metrics)
     if collection is not None:
-        _add_collection(app, collection, settings, audit, model, pages)
+        _add_collection(app, collection, settings, model, pages)
     routes = ["/", "/diagnose", "/login", "/logout", "/healthz", "/readyz", "/metrics"]
     if collection is not None:
         routes += ["/contribute", "/contribute/withdraw"]
@@ -88,7 +91,7 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
 
 
 def _add_pages(app: FastAPI, model: ModelNow, pages: Pages) -> None:
-    @app.get("/")
+    @app.api_route("/", methods=_READ)
     async def index(request: Request) -> Response:
         try:
             card, _ = await model.card()
@@ -99,11 +102,11 @@ def _add_pages(app: FastAPI, model: ModelNow, pages: Pages) -> None:
 
 
 def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: AuditLog, pages: Pages) -> None:
-    async def note(request: Request, event: str, **more: Any) -> None:
-        record = {"event": event, "request": request.state.id, "address": request.state.caller.address} | more
-        await asyncio.to_thread(audit.write, [record])
+    async def note(request: Request, **line: Any) -> None:
+        record = {"request": request.state.id, "address": request.state.caller.address}
+        await asyncio.to_thread(audit.write, [line | record])
 
-    @app.get("/login")
+    @app.api_route("/login", methods=_READ)
     async def show(request: Request) -> Response:
         if sessions is None or request.state.caller.known:
             return RedirectResponse("/", 303)
@@ -114,10 +117,14 @@ def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: A
         if sessions is None:
             raise PageError(404, "no_such_page")
         caller = request.state.caller
-        right = access.check_login(caller, _token_in(await request.body()))
-        await note(request, "login", success=right)
-        if not right:
+        try:
+            access.check_login(caller.address, _token_in(await request.body()), "form")
+        except WrongTokenError as error:
+            if error.status != 401:
+                raise
+            await note(request, **error.line)
             return pages.page(request, "login.html", status=401, failed=True)
+        await note(request, event="login", by="form", success=True)
         response = RedirectResponse("/", 303)
         name, secure = access.cookie_name(caller.scheme), caller.scheme == "https"
         age = int(sessions.seconds)
@@ -133,7 +140,7 @@ def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: A
         caller = request.state.caller
         name, secure = access.cookie_name(caller.scheme), caller.scheme == "https"
         sessions.end(request.cookies.get(name, ""))
-        await note(request, "logout")
+        await note(request, event="logout")
         response = RedirectResponse("/login", 303)
         response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
         return response
@@ -142,30 +149,40 @@ def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: A
 def _add_probes(app: FastAPI, predictor: Predictor, settings: Settings, metrics: Metrics) -> None:
     ready = readiness(predictor, settings.ready_seconds)
 
-    @app.get("/healthz")
+    async def why_not() -> str:
+        reason = await ready.get()
+        metrics.set_ready(not reason)
+        return reason
+
+    @app.api_route("/healthz", methods=_READ)
     async def healthz() -> Response:
         return PlainTextResponse("alive\n")
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=_READ)
     async def readyz() -> Response:
-        reason = await ready.get()
+        reason = await why_not()
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
+        asked = asyncio.ensure_future(why_not())
+        _, late = await asyncio.wait((asked,), timeout=_SCRAPE_SECONDS)
+        if late:  # it goes on, and says so when it is there
+            metrics.set_ready(False)
         return Response(metrics.text(), media_type=monitoring.CONTENT_TYPE)
 
 
 def _add_collection(
-    app: FastAPI, collection: Collection, settings: Settings, audit: AuditLog, model: ModelNow, pages: Pages
+    app: FastAPI, collection: Collection, settings: Settings, model: ModelNow, pages: Pages
 ) -> None:
     def render(request: Request, template: str, context: Mapping[str, Any], status: int = 200) -> Response:
         return pages.page(request, template, status=status, **context)
 
     def record(request: Request, event: Mapping[str, Any]) -> None:
+        # With the request's own line: if that failed later, the contribution would be there and its receipt lost.
         caller = request.state.caller
         common = {"request": request.state.id, "user": caller.user, "address": caller.address}
-        audit.write([dict(event) | common | model.names()])
+        request.state.note([dict(event) | common | model.names()], 200)
 
     def user_of(request: Request) -> str:
         return request.state.caller.user
@@ -185,7 +202,9 @@ async def _as_page_error(_: Request, error: Exception) -> Response:
     """What FastAPI refuses gets a page, too; the gate makes it."""
     headers = dict(error.headers or {})
     keys = {404: "no_such_page", 405: "wrong_method"}
-    raise PageError(error.status_code, keys.get(error.status_code, "broken_form"), headers=headers) from error
+    if error.status_code in keys:
+        raise PageError(error.status_code, keys[error.status_code], headers=headers) from error
+    raise PageError(400, "broken_form") from error
 
 
 async def _as_broken_form(_: Request, error: Exception) -> Response:

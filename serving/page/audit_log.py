@@ -2,13 +2,15 @@
 
     {"time": "2026-01-31T12:00:00.123456+00:00", "event": "image", "request": "5f0c...", "user": "anna",
      "address": "10.0.0.7", "image": 1, "images": 3, "image_hmac_sha256": "9b1e...", "bytes": 181234,
-     "state": "answered", "call": "positive", "outcome": "given", "model_version": "...", "card_sha256": "...",
-     "seconds": 0.04}
+     "state": "answered", "call": "positive", "reason": null, "outcome": "given", "model_version": "...",
+     "card_sha256": "...", "seconds": 0.04}
 
 An `image` line stands for each file of an upload, a `request` line for each POST of somebody who is logged in, a
-`login` line for each attempt. File names hold patients' names, so there are none. An image is known by a keyed
-hash of its bytes: whoever has the image and the key can find its line, nobody else can tell what it shows. The
-lines are written before an answer is sent, and an answer whose lines cannot be written is not sent.
+`login` line for each attempt; of those that fail there are ten a minute and address, then one of `login_limit`.
+File names hold patients' names, so there are none. A file is known by a keyed hash of the bytes that were
+received: whoever has the file and the key can find its line, nobody else can tell what it shows. A file that was
+refused has a `reason`, such as `kind_dicom`. The lines are written when the answer is made and before it is sent,
+and an answer whose lines cannot be written is not sent.
 """
 
 import hmac
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 _SHORTEST_KEY = 16  # bytes
+_PURPOSE = b"ladnn_tf page, audit log, image hashes, 1"
 
 
 class AuditLogError(OSError):
@@ -64,6 +67,10 @@ class AuditLog:
     def image_hash(self, content: bytes) -> str:
         """HMAC-SHA256 of an image's bytes, as 64 hexadecimal digits."""
         return hmac.digest(self._key, content, "sha256").hex()
+
+    def new_hash(self) -> hmac.HMAC:
+        """The same, of bytes that come bit by bit."""
+        return hmac.new(self._key, digestmod="sha256")
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:
         """Appends a line for each record, with the time in front, all of them in one step.
@@ -112,6 +119,11 @@ class AuditLog:
             self._handle = None
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return self._handle
+
+
+def key_of_token(token: str) -> bytes:
+    """The key of the images' hashes that belongs to a token: the same after a restart, and in all replicas."""
+    return hmac.digest(token.encode(), _PURPOSE, "sha256")
 
 
 def read_key(path: str | Path) -> bytes:

@@ -7,6 +7,7 @@ much again as is allowed.
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -21,7 +22,7 @@ _BUSY_SECONDS = 2.0  # after which there may be room for another upload
 
 
 class UploadRoom:
-    """The memory that uploads share; threads may ask for it.
+    """The memory that uploads share, of which one client gets at most half; threads may ask for it.
 
     Args:
         most_bytes: of all uploads together.
@@ -29,26 +30,28 @@ class UploadRoom:
     """
 
     def __init__(self, most_bytes: int, most_uploads: int) -> None:
-        self._most_bytes = most_bytes
-        self._most_uploads = most_uploads
+        self._most = _Share(most_bytes, most_uploads)
+        self._most_of_one = _Share(most_bytes // 2, -(-most_uploads // 2))
         self._lock = threading.Lock()
-        self._bytes = 0
-        self._uploads = 0
+        self._all = _Share()
+        self._of: dict[str, _Share] = {}  # those clients that have uploads
 
     @property
     def used(self) -> int:
         """Bytes that are reserved."""
-        return self._bytes
+        return self._all.bytes
 
     @contextlib.contextmanager
-    def upload(self, size: int) -> Iterator[Callable[[int], None]]:
-        """Reserves room for an upload, as long as the context lasts.
+    def upload(self, client: str, announced: int) -> Iterator[Callable[[int], None]]:
+        """Lets an upload in, as long as the context lasts.
 
         Args:
-            size: of the upload in bytes.
+            client: whose it is.
+            announced: its bytes, as its header says. There must be room for them, but they are not reserved: a
+                client could announce much and send nothing.
 
         Yields:
-            A function that reserves more bytes for the same upload.
+            A function that reserves bytes for the upload; it is called as they come.
 
         Raises:
             PageError: 503 if there is no room now; the function raises it, too.
@@ -58,22 +61,44 @@ class UploadRoom:
         def reserve(more: int) -> None:
             nonlocal reserved
             with self._lock:
-                if self._bytes + more > self._most_bytes:
-                    raise try_later("busy", _BUSY_SECONDS)
-                self._bytes += more
+                self._check(client, _Share(more))
+                self._change(client, _Share(more))
                 reserved += more
 
         with self._lock:
-            if self._uploads >= self._most_uploads:
-                raise try_later("busy", _BUSY_SECONDS)
-            self._uploads += 1
+            self._check(client, _Share(announced, 1))
+            self._change(client, _Share(0, 1))
         try:
-            reserve(size)
             yield reserve
         finally:
             with self._lock:
-                self._uploads -= 1
-                self._bytes -= reserved
+                self._change(client, _Share(-reserved, -1))
+
+    def _check(self, client: str, more: "_Share") -> None:
+        if not (self._all + more).is_within(self._most):
+            raise try_later("busy", _BUSY_SECONDS)
+        if not (self._of.get(client, _Share()) + more).is_within(self._most_of_one):
+            raise try_later("busy_client", _BUSY_SECONDS)
+
+    def _change(self, client: str, more: "_Share") -> None:
+        self._all += more
+        own = self._of.get(client, _Share()) + more
+        if own.uploads:
+            self._of[client] = own
+        else:
+            del self._of[client]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    bytes: int = 0
+    uploads: int = 0
+
+    def __add__(self, other: "_Share") -> "_Share":
+        return _Share(self.bytes + other.bytes, self.uploads + other.uploads)
+
+    def is_within(self, most: "_Share") -> bool:
+        return self.bytes <= most.bytes and self.uploads <= most.uploads
 
 
 class Arriving:
@@ -83,10 +108,15 @@ class Arriving:
         receive: of ASGI.
         most_bytes: of the body.
         seconds: for all of it to arrive.
+
+    Attributes:
+        complete: whether all of it has arrived.
+        reserve: is told of each part how many bytes it has; what it raises refuses the request.
     """
 
     def __init__(self, receive: Receive, most_bytes: int, seconds: float) -> None:
         self.complete = False
+        self.reserve: Callable[[int], None] = lambda _: None
         self._receive = receive
         self._most_bytes = most_bytes
         self._seconds = seconds
@@ -97,7 +127,7 @@ class Arriving:
         """Receives a part of the body; after the last one, waits until the client goes away.
 
         Raises:
-            PageError: 413 if the body is too large, 408 if it takes too long.
+            PageError: 413 if the body is too large, 408 if it takes too long; or of `reserve`.
         """
         if self.complete:
             return await self._receive()
@@ -107,14 +137,20 @@ class Arriving:
             raise PageError(408, "too_slow", seconds=round(self._seconds)) from error
         if self._received > self._most_bytes:
             raise self.too_large()
+        self.reserve(len(message.get("body", b"")))
         return message
 
     def too_large(self) -> PageError:
         """The error about a body that is."""
         return PageError(413, "request_too_large", most=_in_megabytes(self._most_bytes))
 
-    async def discard(self) -> None:
-        """Reads the rest of the body and throws it away, as long as there is not too much of it."""
+    async def discard(self, seconds: float) -> None:
+        """Reads the rest of the body and throws it away, as long as there is not too much of it.
+
+        Args:
+            seconds: to wait for it at most, if not less are left to it.
+        """
+        self._deadline = min(self._deadline, asyncio.get_running_loop().time() + seconds)
         with contextlib.suppress(TimeoutError):
             while not self.complete and self._received <= 2 * self._most_bytes:
                 if (await self._part())["type"] != "http.request":
@@ -130,14 +166,14 @@ class Arriving:
 
 
 class Leaving:
-    """An answer as it leaves, in place of ASGI's `send`: in parts, each of which the client must take in time.
+    """An answer as it leaves, in place of ASGI's `send`: in parts, all of which the client must take in time.
 
     Sent as a whole, an answer would stay in the connection's memory, which nobody counts.
 
     Args:
         send: of ASGI.
         path: that was asked for.
-        seconds: for the client to take a part.
+        seconds: for the client to take all of it.
         before: is told the status before anything is sent; what it raises keeps the answer from being sent, and it
             is not told of the one that is sent instead.
     """
@@ -147,19 +183,21 @@ class Leaving:
         self._send = send
         self._path = path
         self._seconds = seconds
+        self._deadline: float | None = None
         self._before: Callable[[int], Awaitable[None]] | None = before
 
     async def __call__(self, message: Message) -> None:
         """Sends a part of the answer.
 
         Raises:
-            TimeoutError: if the client does not take it.
+            TimeoutError: if the client does not take all of them in time.
         """
         if message["type"] == "http.response.start":
             before, self._before = self._before, None
             if before is not None:
                 await before(message["status"])
             self.status = message["status"]
+            self._deadline = asyncio.get_running_loop().time() + self._seconds
             headers = with_security_headers(message.get("headers", ()), self._path)
             await self._send_in_time({**message, "headers": headers})
             return
@@ -174,7 +212,7 @@ class Leaving:
             await self._send_in_time({"type": "http.response.body", "body": part, "more_body": more})
 
     async def _send_in_time(self, message: Message) -> None:
-        async with asyncio.timeout(self._seconds):
+        async with asyncio.timeout_at(self._deadline):
             await self._send(message)
 
 

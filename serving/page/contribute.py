@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -17,11 +18,9 @@ from starlette.responses import Response
 
 from ladnn_tf.data.preprocess import ImageError
 from ladnn_tf.labels import LESIONS
-from serving.collection.consent import consent
-from serving.collection.images import CORNERS, PERCENT, PreparedImage, prepare
-from serving.collection.store import (
+from serving.collection.consent import Consent, consent
+from serving.collection.contribution import (
     MAX_PATIENT_CODE,
-    Collection,
     CollectionError,
     Contribution,
     Receipt,
@@ -29,6 +28,8 @@ from serving.collection.store import (
     UnknownContributionError,
     Withdrawal,
 )
+from serving.collection.images import CORNERS, PERCENT, HiddenError, PreparedImage, prepare
+from serving.collection.store import Collection
 from serving.page import file_kinds
 from serving.page.contribute_form import COVID_CHOICES, LESION_CHOICES, Problem, Statement, read_statement
 from serving.page.errors import PageError
@@ -66,21 +67,25 @@ def contribute_router(
     Args:
         collection: where contributions are stored.
         render: `render(request, template, context, status=200)` makes a page in the language of the request.
-        settings: `max_images`, `max_image_mb`, `max_pixels` and, for the pictures of a contribution as they are
-            stored, `max_unpacked_mb` count.
+        settings: `operator`, whom the consent text names, `max_images`, `max_image_mb`, `max_pixels` and, for the
+            pictures of a contribution as they are stored, `max_unpacked_mb` count.
         user_of: gives the name of the user who asks; empty if there is none.
         record: writes a line of the audit log: `{"event": "contribution", "contribution": ID, "images": N}`, or
             `"event": "withdrawal"` with the images that were taken out. It is called from any thread; where it
-            raises, a contribution is taken back.
+            raises, a contribution is taken back, and nothing of it stays.
+
+    Raises:
+        ValueError: if there is no operator.
 
     The gate gives `request.state.reserve`, which is asked for the memory that the pictures take.
     """
+    consents = {language: consent(language, settings.operator) for language in LANGUAGES}
     router = APIRouter()
     desk = _Desk(collection, settings, record)
 
     @router.get("/contribute")
     async def show(request: Request) -> Response:
-        return render(request, "contribute.html", _context())
+        return render(request, "contribute.html", _context(consents))
 
     @router.post("/contribute")
     async def contribute(request: Request) -> Response:
@@ -88,7 +93,7 @@ def contribute_router(
             request, max_files=settings.max_images, max_file_bytes=settings.max_image_mb * MEGABYTE
         )
         files = [file for file in form.files if file.field == FIELD]
-        statement = read_statement(form)
+        statement = read_statement(form, settings.operator)
         problems = statement.problems
         if not files:
             problems = (Problem("contribute.problem_no_files", field=FIELD), *problems)
@@ -98,7 +103,7 @@ def contribute_router(
             except _RefusedError as refused:
                 problems = refused.problems
         if problems:
-            return render(request, "contribute.html", _context(statement, problems), 422)
+            return render(request, "contribute.html", _context(consents, statement, problems), 422)
         if await request.is_disconnected():  # nobody would see the receipt
             raise ClientDisconnect
         receipt = await run_in_threadpool(desk.store, request, images, statement, user_of(request))
@@ -112,13 +117,14 @@ def contribute_router(
             withdrawal = await run_in_threadpool(desk.withdraw, request, form.value("receipt"))
         except UnknownContributionError:
             problem = Problem("contribute.problem_receipt", field="receipt")
-            return render(request, "contribute.html", _context(withdraw_problem=problem), 404)
-        return render(request, "contribute.html", _context(withdrawal=withdrawal))
+            return render(request, "contribute.html", _context(consents, withdraw_problem=problem), 404)
+        return render(request, "contribute.html", _context(consents, withdrawal=withdrawal))
 
     return router
 
 
 def _context(
+    consents: Mapping[str, Consent],
     statement: Statement | None = None,
     problems: tuple[Problem, ...] = (),
     *,
@@ -126,7 +132,7 @@ def _context(
     withdrawal: Withdrawal | None = None,
 ) -> dict[str, Any]:
     return {
-        "consents": {language: consent(language) for language in LANGUAGES},
+        "consents": consents,
         "statement": statement or Statement(),
         "problems": problems,
         "withdraw_problem": withdraw_problem,
@@ -186,12 +192,17 @@ class _Desk:
             return Problem("contribute.problem_unreadable", file=name, reason=item.error)
         try:
             with self._decoding:
-                image = prepare(decode_within(item.content, self._settings.max_pixels), statement.erasure)
+                image = prepare(item.content, statement.erasure, self._decode)
+        except HiddenError as error:
+            return Problem(f"contribute.problem_{error.kind}", file=name)
         except ImageError as error:
             return Problem("contribute.problem_unreadable", file=name, reason=str(error))
         if image.refusal and not statement.is_chest_ct:
             return Problem("contribute.problem_no_chest_ct", file=name, reason=image.refusal)
         return image
+
+    def _decode(self, content: bytes) -> np.ndarray:
+        return decode_within(content, self._settings.max_pixels)
 
     def store(
         self, request: Request, images: tuple[PreparedImage, ...], statement: Statement, user: str
@@ -200,7 +211,7 @@ class _Desk:
 
         Raises:
             PageError: 503 if the collection fails.
-            Exception: of `record`; nothing is stored then.
+            Exception: of `record`; nothing of the contribution stays then.
         """
         contribution = Contribution(
             images=images,
@@ -221,9 +232,22 @@ class _Desk:
             self._record(request, line)
         except Exception:
             # Whoever contributed gets an error in place of the receipt, and could never withdraw.
-            self._collection.withdraw(receipt.text)
+            self._take_back(receipt.contribution)
             raise
         return receipt
+
+    def _take_back(self, contribution: str) -> None:
+        try:
+            self._collection.take_back(contribution)
+        except CollectionError as error:
+            logger.error(
+                "data collection: contribution %s is stored, though the audit log has no line of it and nobody its"
+                " receipt; python -m serving.collection.withdraw --id=%s takes it out (%s)",
+                contribution,
+                contribution,
+                error,
+            )
+            raise PageError(503, "collection_uncertain") from error
 
     def withdraw(self, request: Request, receipt: str) -> Withdrawal:
         """Withdraws a contribution and writes its line.

@@ -5,8 +5,8 @@ import dataclasses
 from ladnn_tf.labels import LESIONS
 from serving.collection import consent
 from serving.collection.consent import Consent
+from serving.collection.contribution import MAX_PATIENT_CODE
 from serving.collection.images import CORNERS, NOTHING, PERCENT, Erasure
-from serving.collection.store import MAX_PATIENT_CODE
 from serving.page.errors import PageError
 from serving.page.form_data import Form
 
@@ -42,7 +42,7 @@ class Statement:
 
     Attributes:
         consent: the text that was shown and agreed to; None if it was not agreed to, or is not the current one.
-        covid, lesions, patient_code: as `collection.Contribution` has them.
+        covid, lesions, patient_code: as `contribution.Contribution` has them.
         erasure: which corners to erase.
         is_chest_ct: whether pictures are to be taken that look like no chest-CT slice.
         problems: why it is refused; empty if it is not.
@@ -57,8 +57,12 @@ class Statement:
     problems: tuple[Problem, ...] = ()
 
 
-def read_statement(form: Form) -> Statement:
+def read_statement(form: Form, operator: str) -> Statement:
     """Reads the fields of a form.
+
+    Args:
+        form: as it was sent.
+        operator: whom the consent text names.
 
     Returns:
         What they say; where they say what is refused, with the problems.
@@ -67,7 +71,7 @@ def read_statement(form: Form) -> Statement:
         PageError: 400 for a value that the form cannot send.
     """
     problems = []
-    agreed = consent.shown(form.value("consent"))
+    agreed = consent.shown(form.value("consent"), operator)
     if form.value("agree") != "yes":
         agreed = None
         problems.append(Problem("contribute.problem_agree", field="agree"))

@@ -36,6 +36,13 @@ FIELD = "files"
 NOT_BEGUN = "not_begun"
 """What became of an image whose turn did not come, in metrics and audit log, beside `view.STATES`."""
 
+_ERROR = "error"  # of `view.STATES`
+
+_UNREADABLE, _NO_ANSWER = "unreadable", "no_answer"
+"""Reasons in the audit log, beside those of `Item.code`: what cannot be decoded, what the model does not take."""
+
+_CARD_DIGITS = 12  # of the hash, by which the cards of one upload are told apart
+
 _PICTURES = ("picture", "heat", "cells")
 """What JSON has not: the pictures are most of a page, and whoever reads JSON has the slices."""
 
@@ -47,16 +54,14 @@ class _Result:
     Attributes:
         view: as it is shown.
         card, card_sha256: of the model that answered.
-        image_hash: of the file's bytes, keyed; None where there were none.
-        size: of the file in bytes.
+        code: why there is no answer, in a word; empty where there is one, or an abstention.
         seconds: that decoding and answering took.
     """
 
     view: ResultView
     card: Card
     card_sha256: str
-    image_hash: str | None
-    size: int
+    code: str
     seconds: float
 
 
@@ -107,15 +112,19 @@ class Diagnose:
             )
         except QueueFullError as error:
             raise try_later("queue_full", error.seconds) from error
+        results = None
         try:
             results = await self._results(request, items, futures, words)
+            response = await asyncio.to_thread(self._respond, request, words, results, as_json=as_json)
         except BaseException as error:
             self._queue.drop(list(futures.values()))
             outcome = "client_gone" if isinstance(error, ClientDisconnect) else "failed"
-            await self._note(request, items, _so_far(items, futures), outcome)
+            records = self._records(request, items, results or _so_far(items, futures), outcome)
+            await asyncio.to_thread(self._audit.write, records)
             raise
-        await self._note(request, items, results, "given")
-        return await asyncio.to_thread(self._respond, request, words, results, as_json=as_json)
+        records = self._records(request, items, results, "given")
+        await asyncio.to_thread(request.state.note, records, response.status_code)
+        return response
 
     async def _receive(self, request: Request, words: Words) -> list[Item]:
         form = await read_form(
@@ -123,38 +132,29 @@ class Diagnose:
             max_files=self._settings.max_images,
             max_file_bytes=self._settings.max_image_mb * MEGABYTE,
             may_be_larger=file_kinds.is_zip,
+            new_hash=self._audit.new_hash,
         )
         files = [file for file in form.files if file.field == FIELD]
         if not files:
             raise PageError(400, "no_files", field=FIELD)
-        return await asyncio.to_thread(items_of, files, self._settings, words.language, request.state.reserve)
+        return await asyncio.to_thread(
+            items_of, files, self._settings, words.language, request.state.reserve, self._audit.image_hash
+        )
 
     def _answer(self, item: Item, words: Words, *, with_pictures: bool) -> _Result:
         """One job: decodes an image, has it answered, and draws what is shown of it."""
-        begun = time.perf_counter()
+        begun, code = time.perf_counter(), _NO_ANSWER
         try:
             pixels = decode_within(item.content, self._settings.max_pixels)
         except ImageError as error:
-            answer, pixels = Answer(*self._predictor.card(), error=str(error)), None
+            answer, pixels, code = Answer(*self._predictor.card(), error=str(error)), None, _UNREADABLE
         else:
             asked = time.perf_counter()
             answer = self._predictor.answer(item.content, pixels)
             self._metrics.answered(time.perf_counter() - asked)
         if not with_pictures:
             answer, pixels = dataclasses.replace(answer, maps=None), None
-        return self._result(item, answer, pixels, words, begun)
-
-    def _result(
-        self, item: Item, answer: Answer, pixels: np.ndarray | None, words: Words, begun: float
-    ) -> _Result:
-        return _Result(
-            view_of(item.name, answer, pixels, words),
-            answer.card,
-            answer.card_sha256,
-            self._audit.image_hash(item.content) if item.content else None,
-            len(item.content),
-            time.perf_counter() - begun,
-        )
+        return _result(item, answer, pixels, words, code if answer.error else "", begun)
 
     async def _results(
         self, request: Request, items: Sequence[Item], futures: dict[int, Future], words: Words
@@ -172,24 +172,24 @@ class Diagnose:
                 results.append(answered[place])
             else:
                 answer = Answer(*card, error=item.error)
-                results.append(self._result(item, answer, None, words, time.perf_counter()))
+                results.append(_result(item, answer, None, words, item.code, time.perf_counter()))
         return results
 
-    async def _note(
+    def _records(
         self, request: Request, items: Sequence[Item], results: Sequence[_Result | None], outcome: str
-    ) -> None:
-        """Counts the images and writes their lines in the audit log; raises if they cannot be written."""
-        self._metrics.count_images(result.view.state if result else NOT_BEGUN for result in results)
+    ) -> list[dict[str, Any]]:
+        """Counts the images, and gives their lines for the audit log."""
+        self._metrics.count_images(_state(item, result) for item, result in zip(items, results, strict=True))
         caller = request.state.caller
         common = {"event": "image", "request": request.state.id, "user": caller.user, "address": caller.address}
-        records = [
+        return [
             common
             | {"image": place, "images": len(items)}
-            | (_about(result) if result else {"state": NOT_BEGUN, **self._model.names()})
+            | _about(item, result)
+            | (_answer_of(result) if result else self._model.names())
             | {"outcome": outcome}
-            for place, result in enumerate(results, 1)
+            for place, (item, result) in enumerate(zip(items, results, strict=True), 1)
         ]
-        await asyncio.to_thread(self._audit.write, records)
 
     def _respond(self, request: Request, words: Words, results: Sequence[_Result], *, as_json: bool) -> Response:
         views = [result.view for result in results]
@@ -205,6 +205,13 @@ class Diagnose:
         return self._pages.page(
             request, "results.html", card=card, results=views, csv_uri=csv_uri(views), operating_point=point
         )
+
+
+def _result(
+    item: Item, answer: Answer, pixels: np.ndarray | None, words: Words, code: str, begun: float
+) -> _Result:
+    view = view_of(item.name, answer, pixels, words)
+    return _Result(view, answer.card, answer.card_sha256, code, time.perf_counter() - begun)
 
 
 async def _all_of(futures: Sequence[Future], request: Request) -> list[_Result]:
@@ -240,12 +247,24 @@ def _so_far(items: Sequence[Item], futures: dict[int, Future]) -> list[_Result |
     ]
 
 
-def _about(result: _Result) -> dict[str, Any]:
+def _state(item: Item, result: _Result | None) -> str:
+    if result is not None:
+        return result.view.state
+    return _ERROR if item.error else NOT_BEGUN
+
+
+def _about(item: Item, result: _Result | None) -> dict[str, Any]:
+    return {
+        "image_hmac_sha256": item.image_hash or None,
+        "bytes": item.size,
+        "state": _state(item, result),
+        "reason": item.code or (result.code if result else "") or None,
+    }
+
+
+def _answer_of(result: _Result) -> dict[str, Any]:
     view = result.view
     return {
-        "image_hmac_sha256": result.image_hash,
-        "bytes": result.size,
-        "state": view.state,
         "call": None if view.positive is None else ("positive" if view.positive else "negative"),
         "model_version": view.model_version,
         "card_sha256": view.card_sha256,
@@ -254,7 +273,7 @@ def _about(result: _Result) -> dict[str, Any]:
 
 
 def _operating_points(results: Sequence[_Result], words: Words) -> str:
-    """The threshold in words; of each model, if another one was served before all images were answered."""
+    """The threshold in words; a line for each model, if another one was served before all images were answered."""
     of_cards = {result.card_sha256: result.card for result in results}
     points = {
         sha256: operating_point(card, words, [r.view for r in results if r.card_sha256 == sha256])
@@ -262,4 +281,6 @@ def _operating_points(results: Sequence[_Result], words: Words) -> str:
     }
     if len(points) == 1:
         return next(iter(points.values()))
-    return words("sentence.join").join(f"{of_cards[sha256].version}: {text}" for sha256, text in points.items())
+    return "\n".join(
+        f"{of_cards[sha256].version} ({sha256[:_CARD_DIGITS]}): {text}" for sha256, text in points.items()
+    )

@@ -1,6 +1,7 @@
 """What an uploaded file is, told by its content: its name may say anything."""
 
 from ladnn_tf.data.preprocess import PNG_SIGNATURE
+from serving.page.reasons import PREFIX
 from serving.page.words import words_of
 
 PNG, JPEG, ZIP = "PNG", "JPEG", "zip"
@@ -47,22 +48,30 @@ def is_zip(start: bytes) -> bool:
     return start.startswith(_ZIP_STARTS)
 
 
-def why_unknown(content: bytes) -> str:
-    """Says of a file that is neither PNG, JPEG nor zip what it is and what to do; one of the English reasons."""
-    texts = words_of("en")
+def why_unknown(content: bytes) -> tuple[str, str]:
+    """Says of a file that is neither PNG, JPEG nor zip what it is.
+
+    Returns:
+        A code for the audit log, and what to do; one of the English reasons.
+    """
+    code, kind = _code_and_kind(content)
+    return code, words_of("en")(f"{PREFIX}{code}", kind=kind)
+
+
+def _code_and_kind(content: bytes) -> tuple[str, str]:
     if not content:
-        return texts("reason.empty")
+        return "empty", ""
     place, magic = _DICOM_PREFIX
     if content[place:].startswith(magic) or content.startswith(_DICOM_BARE):
-        return texts("reason.kind_dicom")
+        return "kind_dicom", "DICOM"
     place, magics = _NIFTI_MAGIC
     if content[place:].startswith(magics):
-        return texts("reason.kind_nifti")
+        return "kind_nifti", "NIfTI"
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return texts("reason.kind_picture", kind="WebP")
+        return "kind_picture", "WebP"
     if content[4:8] == b"ftyp":  # ISO/IEC 14496-12, 4.3
-        return texts("reason.kind_picture", kind="HEIC / AVIF")
+        return "kind_picture", "HEIC / AVIF"
     for start, name, group in _OTHERS:
         if content.startswith(start):
-            return texts(f"reason.kind_{group}", kind=name)
-    return texts("reason.kind_unknown")
+            return f"kind_{group}", name
+    return "kind_unknown", ""

@@ -4,6 +4,7 @@ Starlette's own parser writes what is larger than 1 MB to a temporary file. Noth
 a disk unless its owner asks for it, so the parts are kept in memory. `body_limits.py` bounds a request as a whole.
 """
 
+import hmac
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,12 +29,16 @@ class SentFile:
         name: as the client gave it, which may be anything.
         content: its bytes; empty if it is too large.
         too_large: whether it had more bytes than one file may have.
+        dropped: of a file that is too large, how many bytes it had.
+        dropped_hash: of a file that is too large, the hash of its bytes, hexadecimal; empty if none was asked for.
     """
 
     field: str
     name: str
     content: bytes = field(repr=False)
     too_large: bool = False
+    dropped: int = 0
+    dropped_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ async def read_form(
     max_files: int,
     max_file_bytes: int,
     may_be_larger: Callable[[bytes], bool] = _never,
+    new_hash: Callable[[], hmac.HMAC] | None = None,
 ) -> Form:
     """Reads a `multipart/form-data` request (RFC 7578) into memory, nothing of it to a disk.
 
@@ -71,16 +77,17 @@ async def read_form(
         max_files: more are refused.
         max_file_bytes: of one file; a larger one is dropped and marked.
         may_be_larger: says by a file's first bytes whether it may have more than `max_file_bytes`.
+        new_hash: begins the hash of a file that is dropped; None for none.
 
     Raises:
-        PageError: 400 if the form is damaged or incomplete or has far too many fields, 413 if it has too many
+        PageError: 400 if the form is damaged or incomplete or has far too many parts, 413 if it has too many
             files, 415 if it is none.
         ClientDisconnect: if the client went away.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise PageError(415, "not_a_form")
-    parts = _Parts(max_files, max_file_bytes, may_be_larger)
+    parts = _Parts(max_files, max_file_bytes, may_be_larger, new_hash)
     try:
         parser = MultipartParser(options[b"boundary"], parts.callbacks(), max_header_size=_MOST_HEADER_BYTES)
         async for chunk in request.stream():
@@ -96,13 +103,21 @@ async def read_form(
 class _Parts:
     """Collects what `MultipartParser` finds."""
 
-    def __init__(self, max_files: int, max_file_bytes: int, may_be_larger: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        max_files: int,
+        max_file_bytes: int,
+        may_be_larger: Callable[[bytes], bool],
+        new_hash: Callable[[], hmac.HMAC] | None,
+    ) -> None:
         self.files: list[SentFile] = []
         self.fields: list[tuple[str, str]] = []
         self.ended = False
         self._max_files = max_files
         self._max_file_bytes = max_file_bytes
         self._may_be_larger = may_be_larger
+        self._new_hash = new_hash
+        self._parts = -1  # there is none yet
         self._begin_part()
 
     def callbacks(self) -> dict[str, Callable]:
@@ -118,12 +133,17 @@ class _Parts:
         }
 
     def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_FIELDS + self._max_files:  # those without content, too: they take their time
+            raise PageError(400, "broken_form")
         self._header_name, self._header_value = bytearray(), bytearray()
         self._disposition = b""
         self._field = ""
         self._file: str | None = None
         self._content = io.BytesIO()
         self._too_large = False
+        self._dropped = 0
+        self._hash: hmac.HMAC | None = None
 
     def _add_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -146,6 +166,7 @@ class _Parts:
 
     def _add_content(self, data: bytes, start: int, end: int) -> None:
         if self._too_large:
+            self._drop(memoryview(data)[start:end])
             return
         self._content.write(memoryview(data)[start:end])
         size = self._content.tell()
@@ -153,7 +174,15 @@ class _Parts:
             if size > _MOST_FIELD_BYTES:
                 raise PageError(400, "broken_form")
         elif size > self._max_file_bytes and not self._may_be_larger(self._content.getbuffer()[:8].tobytes()):
-            self._too_large, self._content = True, io.BytesIO()
+            self._too_large = True
+            self._hash = self._new_hash() if self._new_hash else None
+            self._drop(self._content.getbuffer())
+            self._content = io.BytesIO()
+
+    def _drop(self, content: memoryview) -> None:
+        self._dropped += len(content)
+        if self._hash is not None:
+            self._hash.update(content)
 
     def _end_part(self) -> None:
         if self._file is None:
@@ -163,7 +192,11 @@ class _Parts:
         elif self._file or self._content.tell() or self._too_large:
             if len(self.files) >= self._max_files:
                 raise PageError(413, "too_many_files", file=self._file, most=self._max_files)
-            self.files.append(SentFile(self._field, self._file, self._content.getvalue(), self._too_large))
+            dropped_hash = self._hash.hexdigest() if self._hash else ""
+            content = self._content.getvalue()
+            self.files.append(
+                SentFile(self._field, self._file, content, self._too_large, self._dropped, dropped_hash)
+            )
 
     def _end(self) -> None:
         self.ended = True

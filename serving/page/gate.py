@@ -5,22 +5,26 @@ audit log, the security headers, the metrics, and a page or JSON for every error
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.clients.errors import ServingError, TimedOut, Unavailable
-from serving.page.access import STATIC, Access
+from serving.clients.errors import Overloaded, ServingError, TimedOut, Unavailable
+from serving.page.access import STATIC, Access, WrongTokenError
 from serving.page.audit_log import AuditLog, AuditLogError
 from serving.page.body_limits import Arriving, Leaving, UploadRoom
 from serving.page.errors import PageError, try_later
 from serving.page.model_now import ModelNow
 from serving.page.monitoring import OTHER, Metrics
 from serving.page.pages import Pages
+from serving.page.server import ABORT
 from serving.page.settings import MEGABYTE, Settings
 
 CLIENT_GONE = 499
@@ -30,6 +34,8 @@ UPLOADS = ("/diagnose", "/contribute")
 """The paths that take files."""
 
 _SMALL_BODY = 2**14  # bytes of a form without files
+_SMALL_BODY_SECONDS = 20.0
+_STRANGER_SECONDS = 2.0  # for which the body of a refused stranger is read on
 _SERVER_BACK_SECONDS = 5.0
 
 logger = logging.getLogger("ladnn_tf.serving")
@@ -81,46 +87,62 @@ class Gate:
         begun = self._clock()
         request = Request(scope)
         request.state.id = secrets.token_hex(8)
+        request.state.begun = begun
         request.state.caller = None
-
-        async def before(status: int) -> None:
-            await self._audit_request(request, status, self._clock() - begun)
-
+        request.state.noted = None
+        request.state.note = functools.partial(self._note, request)
         is_upload = self._is_upload(request)
         most_bytes = self._settings.max_request_mb * MEGABYTE if is_upload else _SMALL_BODY
-        arriving = Arriving(receive, most_bytes, self._settings.upload_timeout)
-        leaving = Leaving(send, scope["path"], self._settings.upload_timeout, before)
-        try:
-            await self._pass(request, arriving, leaving, most_bytes)
-        except ClientDisconnect:
-            await self._note_gone(request, self._clock() - begun)
-        except Exception as error:  # noqa: BLE001 (the last place that can make an answer of it)
-            await self._refuse(request, arriving, leaving, error)
-        finally:
-            seconds = self._clock() - begun
-            self._metrics.count_request(self._route(scope["path"]), leaving.status or CLIENT_GONE, seconds)
+        seconds = self._settings.upload_timeout
+        arriving = Arriving(receive, most_bytes, seconds if is_upload else min(seconds, _SMALL_BODY_SECONDS))
+        before = functools.partial(self._note_request, request)
+        leaving = Leaving(send, scope["path"], seconds, before)
+        with contextlib.ExitStack() as held:  # to the end: an error holds on to what was read
+            try:
+                await self._pass(request, arriving, leaving, most_bytes, held)
+            except ClientDisconnect:
+                await self._note_gone(request)
+            except Exception as error:  # noqa: BLE001 (the last place that can make an answer of it)
+                await self._refuse(request, arriving, leaving, error)
+            finally:
+                seconds = self._clock() - begun
+                self._metrics.count_request(self._route(scope["path"]), leaving.status or CLIENT_GONE, seconds)
 
-    async def _pass(self, request: Request, arriving: Arriving, leaving: Leaving, most_bytes: int) -> None:
-        request.state.caller = self._access.check(request)
+    async def _pass(
+        self,
+        request: Request,
+        arriving: Arriving,
+        leaving: Leaving,
+        most_bytes: int,
+        held: contextlib.ExitStack,
+    ) -> None:
+        if "content-length" in request.headers and "transfer-encoding" in request.headers:
+            # A proxy that believes the one and a server that believes the other see different requests
+            # (RFC 9112, 6.1), and the length would say nothing of what comes.
+            raise PageError(400, "two_lengths", headers={"Connection": "close"})
+        request.state.caller = caller = self._access.check(request)
         size = _content_length(request)
         if size is not None and size > most_bytes:
             raise arriving.too_large()
-        if not self._is_upload(request):
-            await self._app(request.scope, arriving, leaving)
-            return
-        with self._room.upload(most_bytes if size is None else size) as reserve:
-            request.state.reserve = reserve
-            await self._app(request.scope, arriving, leaving)
+        if self._is_upload(request):
+            reserve = held.enter_context(self._room.upload(caller.key, size or 0))
+            request.state.reserve = arriving.reserve = reserve
+        await self._app(request.scope, arriving, leaving)
 
     async def _refuse(self, request: Request, arriving: Arriving, leaving: Leaving, error: Exception) -> None:
         route = self._route(request.scope["path"])
-        if leaving.status:  # it is too late for another answer; the server closes the connection
+        if leaving.status:  # it is too late for another answer
             logger.warning("%s: the answer was broken off: %r", route, error)
+            _abort(request)
             return
+        if isinstance(error, WrongTokenError):
+            error = await self._with_its_line(request, error)
         refusal = _page_error(error, route)
         waits_to_send = request.headers.get("expect", "").lower() == "100-continue"
         if not waits_to_send:
-            await arriving.discard()
+            caller = request.state.caller
+            is_known = caller is not None and caller.known
+            await arriving.discard(self._settings.upload_timeout if is_known else _STRANGER_SECONDS)
         if not arriving.complete:
             refusal.headers["Connection"] = "close"
         response = self._pages.error(request, refusal)
@@ -130,13 +152,40 @@ class Gate:
             await self._pages.error(request, _page_error(failure, route))(request.scope, arriving, leaving)
         except TimeoutError:
             logger.warning("%s: the client does not take its answer", route)
+            _abort(request)
 
-    async def _audit_request(self, request: Request, status: int, seconds: float) -> None:
+    async def _with_its_line(self, request: Request, error: WrongTokenError) -> Exception:
+        """Writes the line of a failed login; gives the error to answer by."""
+        if error.line is not None:
+            try:
+                await asyncio.to_thread(self._audit.write, [{**error.line, "request": request.state.id}])
+            except AuditLogError as failure:
+                return failure
+        return error
+
+    def _note(self, request: Request, records: Sequence[dict[str, Any]], status: int) -> None:
+        """Writes lines of a request and the one of the request itself: all of them, or none.
+
+        Args:
+            request: of somebody who is known.
+            records: the other lines.
+            status: that the request is about to be answered with.
+
+        Raises:
+            AuditLogError: if they cannot be written.
+        """
+        self._audit.write([*records, self._line_of(request, status)])
+        request.state.noted = status
+
+    async def _note_request(self, request: Request, status: int) -> None:
         """Writes the line of a POST; those of strangers are not written, who could fill the disk with them."""
         caller = request.state.caller
-        if request.method != "POST" or caller is None or not caller.known:
-            return
-        record = {
+        if request.method == "POST" and caller is not None and caller.known and request.state.noted != status:
+            await asyncio.to_thread(self._note, request, [], status)
+
+    def _line_of(self, request: Request, status: int) -> dict[str, Any]:
+        caller = request.state.caller
+        return {
             "event": "request",
             "request": request.state.id,
             "user": caller.user,
@@ -144,13 +193,12 @@ class Gate:
             "route": self._route(request.scope["path"]),
             "status": status,
             **self._model.names(),
-            "seconds": round(seconds, 4),
+            "seconds": round(self._clock() - request.state.begun, 4),
         }
-        await asyncio.to_thread(self._audit.write, [record])
 
-    async def _note_gone(self, request: Request, seconds: float) -> None:
+    async def _note_gone(self, request: Request) -> None:
         try:
-            await self._audit_request(request, CLIENT_GONE, seconds)
+            await self._note_request(request, CLIENT_GONE)
         except AuditLogError as error:
             logger.error("%s", error)
 
@@ -168,6 +216,13 @@ def _content_length(request: Request) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
+def _abort(request: Request) -> None:
+    """Ends the connection; closed in the usual way, it would wait for ever for a client that takes nothing."""
+    abort = request.scope.get("extensions", {}).get(ABORT)
+    if abort is not None:
+        abort()
+
+
 def _page_error(error: Exception, route: str) -> PageError:
     """What to tell of an error; what is nobody's business but the operator's goes to the log."""
     if isinstance(error, PageError):
@@ -176,9 +231,11 @@ def _page_error(error: Exception, route: str) -> PageError:
         logger.warning("%s: %s", route, error)
         if isinstance(error, Unavailable):
             return try_later("server_unavailable", error.retry_after or _SERVER_BACK_SECONDS)
-        return (
-            PageError(504, "server_timed_out") if isinstance(error, TimedOut) else PageError(502, "server_failed")
-        )
+        if isinstance(error, Overloaded):
+            return try_later("server_overloaded", _SERVER_BACK_SECONDS)
+        if isinstance(error, TimedOut):
+            return PageError(504, "server_timed_out")
+        return PageError(502, "server_failed")
     if isinstance(error, AuditLogError):
         logger.error("%s", error)
         return PageError(500, "not_audited")

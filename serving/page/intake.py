@@ -3,9 +3,9 @@
 One bad file never spoils the others: it becomes an item with its error. Everything stays in memory.
 """
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin
@@ -22,7 +22,7 @@ from serving.page.words import words_of
 _READERS = {PNG: PngImagePlugin.PngImageFile, JPEG: JpegImagePlugin.JpegImageFile}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Item:
     """One file of an upload, or of a zip file in it.
 
@@ -30,11 +30,17 @@ class Item:
         name: as it was sent, which may be anything; `view.shown_name` makes it fit to be shown.
         content: a PNG or JPEG file by its beginning; empty if there is an error.
         error: why the file gets no answer, one of the English reasons; else empty.
+        code: the same in a word, for the audit log.
+        size: how many bytes of it were received; of a member of a zip file that is not unpacked, none.
+        image_hash: of these bytes; empty if there are none.
     """
 
     name: str
-    content: bytes = field(repr=False, default=b"")
+    content: bytes = dataclasses.field(repr=False, default=b"")
     error: str = ""
+    code: str = ""
+    size: int = 0
+    image_hash: str = ""
 
 
 def items_of(
@@ -42,6 +48,7 @@ def items_of(
     settings: Settings,
     language: str = "en",
     reserve: Callable[[int], None] = lambda _: None,
+    hash_of: Callable[[bytes], str] = lambda _: "",
 ) -> list[Item]:
     """What an upload holds, in order.
 
@@ -50,6 +57,7 @@ def items_of(
         settings: `max_images`, `max_image_mb` and `max_unpacked_mb` count.
         language: of the one who sent them.
         reserve: is told how many bytes a zip file holds before it is unpacked; it raises if that is too much now.
+        hash_of: makes the hash of a file, for the audit log.
 
     Returns:
         An item for each file; a zip file gives one for each file in it, or one with an error.
@@ -61,7 +69,7 @@ def items_of(
     left = settings.max_unpacked_mb * MEGABYTE
     for file in files:
         if file.too_large or not file_kinds.is_zip(file.content):
-            items.append(_item(file.name, file.content, settings, too_large=file.too_large))
+            items.append(_item_of(file, settings, hash_of))
             _check_count(file, len(items), settings)
             continue
         try:
@@ -69,14 +77,14 @@ def items_of(
             _check_count(file, len(items) + len(archive), settings)
             size = archive.unpacked_bytes(settings.max_image_mb * MEGABYTE)
             if size > left:
-                raise ZipError(words_of("en")("reason.zip_bomb", most=settings.max_unpacked_mb))
+                raise ZipError("zip_bomb", most=settings.max_unpacked_mb)
         except ZipError as error:
-            items.append(Item(file.name, error=str(error)))
+            items.append(_refused(file.name, file.content, hash_of, error.code, str(error)))
             _check_count(file, len(items), settings)
             continue
         left -= size
         reserve(size)
-        items += _unpack(archive, f"{file.name}/" if len(files) > 1 else "", settings)
+        items += _unpack(archive, f"{file.name}/" if len(files) > 1 else "", settings, hash_of)
     return _with_names_apart(items)
 
 
@@ -105,23 +113,37 @@ def decode_within(content: bytes, max_pixels: int) -> np.ndarray:
     return preprocess.decode(content)
 
 
-def _item(name: str, content: bytes, settings: Settings, *, too_large: bool = False) -> Item:
+def _item_of(file: SentFile, settings: Settings, hash_of: Callable[[bytes], str]) -> Item:
+    if not file.too_large:
+        return _item(file.name, file.content, settings, hash_of)
+    error = words_of("en")("reason.file_too_large", most=settings.max_image_mb)
+    return Item(file.name, b"", error, "file_too_large", file.dropped, file.dropped_hash)
+
+
+def _item(name: str, content: bytes, settings: Settings, hash_of: Callable[[bytes], str]) -> Item:
     texts = words_of("en")
-    if too_large or len(content) > settings.max_image_mb * MEGABYTE:
-        return Item(name, error=texts("reason.file_too_large", most=settings.max_image_mb))
+    if len(content) > settings.max_image_mb * MEGABYTE:
+        error = texts("reason.file_too_large", most=settings.max_image_mb)
+        return _refused(name, content, hash_of, "file_too_large", error)
     kind = file_kinds.kind_of(content)
     if kind == ZIP:
-        return Item(name, error=texts("reason.zip_nested"))
-    return Item(name, content) if kind else Item(name, error=file_kinds.why_unknown(content))
+        return _refused(name, content, hash_of, "zip_nested", texts("reason.zip_nested"))
+    if not kind:
+        return _refused(name, content, hash_of, *file_kinds.why_unknown(content))
+    return Item(name, content, size=len(content), image_hash=hash_of(content))
 
 
-def _unpack(archive: Archive, prefix: str, settings: Settings) -> list[Item]:
+def _refused(name: str, content: bytes, hash_of: Callable[[bytes], str], code: str, error: str) -> Item:
+    return Item(name, b"", error, code, len(content), hash_of(content) if content else "")
+
+
+def _unpack(archive: Archive, prefix: str, settings: Settings, hash_of: Callable[[bytes], str]) -> list[Item]:
     items = []
     for name, content in archive.unpack(settings.max_image_mb * MEGABYTE):
         if isinstance(content, ZipError):
-            items.append(Item(prefix + name, error=str(content)))
+            items.append(Item(prefix + name, error=str(content), code=content.code))
         else:
-            items.append(_item(prefix + name, content, settings))
+            items.append(_item(prefix + name, content, settings, hash_of))
     return items
 
 
@@ -136,5 +158,5 @@ def _with_names_apart(items: Sequence[Item]) -> list[Item]:
     apart = []
     for item in items:
         seen[item.name] = count = seen.get(item.name, 0) + 1
-        apart.append(item if count == 1 else Item(f"{item.name} ({count})", item.content, item.error))
+        apart.append(item if count == 1 else dataclasses.replace(item, name=f"{item.name} ({count})"))
     return apart

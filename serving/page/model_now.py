@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ladnn_tf.card import Card
-from serving.clients.errors import ServingError, TimedOut, Unavailable
+from serving.clients.errors import Overloaded, ServingError, TimedOut, Unavailable
 from serving.page.predictors import NotReadyError, Predictor
 
 _T = TypeVar("_T")
@@ -114,6 +114,8 @@ def readiness(predictor: Predictor, seconds: float) -> Kept[str]:
             logger.warning("not ready: %s", error)
             if isinstance(error, Unavailable):
                 return "the model server cannot be reached"
+            if isinstance(error, Overloaded):
+                return "the model server is overloaded"
             return "the model server is too slow" if isinstance(error, TimedOut) else "the model server fails"
         except Exception:
             logger.exception("not ready: the check failed")

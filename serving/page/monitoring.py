@@ -55,6 +55,12 @@ class Metrics:
             ("version", "card_sha256"),
             registry=self._registry,
         )
+        self._ready = Gauge(
+            "ladnn_page_ready",
+            "1 if the model answered a phantom slice when /readyz or a scrape last had it asked, else 0; "
+            "an answer counts for --ready_seconds",
+            registry=self._registry,
+        )
         self._model_lock = threading.Lock()
         self._last_model: tuple[str, str] | None = None
 
@@ -79,6 +85,10 @@ class Metrics:
     def answered(self, seconds: float) -> None:
         """Notes how long the predictor worked on an image."""
         self._answer_seconds.observe(seconds)
+
+    def set_ready(self, ready: bool) -> None:
+        """Notes whether the model answers."""
+        self._ready.set(ready)
 
     def set_model(self, version: str, card_sha256: str) -> None:
         """Notes which model answered."""

@@ -3,6 +3,8 @@
 A probability is never shown as 0 % or 100 %, and never on the wrong side of the threshold that it is held against.
 """
 
+from decimal import Decimal
+
 from serving.page.words import Words
 
 MOST_DIGITS = 2
@@ -31,6 +33,11 @@ def share(value: float, words: Words, digits: int = 0) -> str:
         digits: behind the point.
     """
     return words("percent.value", number=_share(value, digits))
+
+
+def exactly(value: Decimal, words: Words) -> str:
+    """A share that was set and not measured, with all its digits: 0.975 is `97.5 %`, 0.9999 is `99.99 %`."""
+    return words("percent.value", number=f"{(100 * value).normalize():f}")
 
 
 def interval(low: float, high: float, words: Words) -> str:

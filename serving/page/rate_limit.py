@@ -23,13 +23,6 @@ class RateLimit:
         self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> tokens, and when
 
-    def wait(self, client: str) -> float:
-        """Seconds until the client may come again; 0 if it may come now. Takes nothing."""
-        if not self._most:
-            return 0.0
-        with self._lock:
-            return max(0.0, 1.0 - self._tokens(client)) / self._per_second
-
     def take(self, client: str) -> float:
         """Takes a request from the client's bucket.
 

@@ -1,6 +1,7 @@
-"""The reasons why an image has no answer, in the reader's language.
+"""The reasons why an image has no answer, and the caveats of cards, in the reader's language.
 
-The reasons come from `ladnn_tf.data.quality`, `ladnn_tf.data.preprocess` and the predictors, as English sentences.
+They come from `ladnn_tf.data.quality`, `ladnn_tf.data.preprocess`, the predictors and `Card.caveats`, as English
+sentences.
 `texts/reasons.en.json` has them with placeholders, which is how they are recognised, and `texts/reasons.zh.json`
 their translations. What is not recognised stays English.
 """
@@ -21,7 +22,7 @@ def reason_in(words: Words, reason: str) -> tuple[str, str]:
 
     Args:
         words: of the reader's language.
-        reason: the English sentence, of an `Answer`'s `reason` or `error`.
+        reason: the English sentence, of an `Answer`'s `reason` or `error`, or of its card's `caveats`.
 
     Returns:
         The reason and its language, one of `LANGUAGES`.

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -21,16 +22,15 @@ COLUMNS = (
     "model_version",
     "card_sha256",
     "unfit",
+    "caveats",
     "notice",
 )
 """`positive` and `unfit` are 1 or 0; what an image without an answer does not have is empty."""
 
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-)  # what a cell begins with for a spreadsheet to calculate it (OWASP, "CSV Injection")
+_FORMULA = frozenset("=+-@")
+"""What a cell begins with for a spreadsheet to calculate it (OWASP, "CSV Injection")."""
+
+_AFTER_SEPARATOR = re.compile(r"""([,;|\t\r\n][\s"']*)([^\s"'])""")
 
 
 def results_csv(results: Iterable[ResultView]) -> bytes:
@@ -38,11 +38,12 @@ def results_csv(results: Iterable[ResultView]) -> bytes:
 
     The mark is for Excel, which without it reads a file in the system's old encoding and garbles Chinese; Python
     and pandas read it as `utf-8-sig`. A text that a spreadsheet would take for a formula, such as a file called
-    `=1+1.png`, gets an apostrophe in front. Probability and threshold have all their digits, so that no reader
-    finds a call that its own figures contradict.
+    `=1+1.png`, gets an apostrophe in front. Some programs part cells at a semicolon whatever was asked: every cell
+    is quoted, and what follows a separator within it is treated as its beginning. Probability and threshold have
+    all their digits, so that no reader finds a call that its own figures contradict.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
     for result in results:
         writer.writerow([_cell(value) for value in _row(result)])
@@ -68,6 +69,7 @@ def _row(result: ResultView) -> list[str | float | bool | None]:
         result.model_version,
         result.card_sha256,
         result.unfit,
+        " ".join(result.caveats),
         result.notice,
     ]
 
@@ -79,6 +81,10 @@ def _cell(value: str | float | bool | None) -> str:
         return str(int(value))
     if isinstance(value, float):
         return repr(value)
-    # Normalised, as East Asian versions of Excel take full-width signs too; stripped, as some programs do.
-    begins = unicodedata.normalize("NFKC", value.lstrip()[:1])
-    return f"'{value}" if begins in _FORMULA or value[:1].isspace() else value
+    value = _AFTER_SEPARATOR.sub(lambda found: found[1] + _disarmed(found[2]), value)
+    return f"'{value}" if value[:1].isspace() else _disarmed(value)  # as some programs strip it
+
+
+def _disarmed(text: str) -> str:
+    begins = unicodedata.normalize("NFKC", text[:1])  # as East Asian versions of Excel take full-width signs too
+    return f"'{text}" if begins in _FORMULA else text

@@ -14,6 +14,9 @@ from serving.page.settings import Settings
 HEADER_SECONDS = 20.0
 """For the first line and the headers of a request to arrive."""
 
+ABORT = "ladnn.abort"
+"""The extension of the ASGI scope that ends the connection without waiting for the client."""
+
 _MOST_HEADER_BYTES = 2**15
 _KEEP_ALIVE_SECONDS = 15
 
@@ -37,6 +40,12 @@ class PageProtocol(H11Protocol):
         """Ends waiting, if these are the last bytes of the headers."""
         super().data_received(data)
         self._wait_or_not()
+
+    def handle_events(self) -> None:
+        """Gives each request, which begins after this, the means to end its connection."""
+        super().handle_events()
+        if self.scope is not None:
+            self.scope["extensions"] = {ABORT: self.transport.abort}
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends waiting."""

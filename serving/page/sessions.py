@@ -59,8 +59,9 @@ class Sessions:
         with self._lock:
             now = self._clock()
             self._ended = {nonce: end for nonce, end in self._ended.items() if end > now}
-            if len(self._ended) < _MOST_ENDED:
-                self._ended[found[0]] = found[1]
+            self._ended[found[0]] = found[1]
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]  # the one that was ended first
 
     def _read(self, cookie: str) -> tuple[str, float] | None:
         content, _, mac = cookie.rpartition(".")

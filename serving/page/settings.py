@@ -13,6 +13,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MEGABYTE = 2**20
 
 _SHORTEST_TOKEN = 16  # characters; `openssl rand -hex 32` gives 64
+_LONGEST_OPERATOR = 500  # characters
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2: token
 
 _WHOLE_NUMBERS = {
@@ -50,20 +51,23 @@ class Settings:
         session_hours: for how long a login lasts.
         user_header: name of the header in which a proxy gives the user; empty for none.
         trusted_proxies: networks whose `user_header`, X-Forwarded-For and X-Forwarded-Proto count.
+        operator: who runs the data collection, name and contact in words; those who contribute are shown it.
         rate_limit: requests a minute and client; 0 for no limit.
         max_request_mb: size of an upload, MiB.
         max_image_mb: size of one image file, MiB.
         max_unpacked_mb: what the zip files of an upload may hold together, MiB.
         max_images: files of an upload, those in zip files included.
         max_pixels: of one image.
-        max_uploads: that are received and answered at a time.
-        upload_memory_mb: that these uploads may hold together, as they are sent and unpacked, MiB.
+        max_uploads: that are received and answered at a time; those of one client are at most half of them.
+        upload_memory_mb: that these uploads may hold together, as they are sent and unpacked, MiB; those of one
+            client at most half of it.
         max_connections: that are open at a time.
-        upload_timeout: seconds for a request to arrive, and for a client to take each part of the answer.
+        upload_timeout: seconds for an upload to arrive, and for a client to take the answer.
         queue: images that wait for a worker.
         workers: threads that decode and answer images.
         audit_log: file of the audit log; None for stderr.
-        audit_key: of the hashes of images in the audit log; empty for a new one with every start. It is not shown.
+        audit_key: of the hashes of images in the audit log; empty for one that is derived from the token or, where
+            there is none, is new with every start. It is not shown.
         ready_seconds: for which the outcome of the readiness check is kept.
         stop_seconds: that requests get to finish when the page is ended.
 
@@ -78,6 +82,7 @@ class Settings:
     session_hours: float = 12.0
     user_header: str = ""
     trusted_proxies: tuple[Network, ...] = ()
+    operator: str = ""
     rate_limit: int = 120
     max_request_mb: int = 64
     max_image_mb: int = 16
@@ -113,10 +118,16 @@ class Settings:
             raise ValueError(
                 f"--max_image_mb={self.max_image_mb} should be at most --max_request_mb={self.max_request_mb}"
             )
-        if self.upload_memory_mb < self.max_request_mb + self.max_unpacked_mb:
+        if self.upload_memory_mb < 2 * (self.max_request_mb + self.max_unpacked_mb):
             raise ValueError(
-                f"--upload_memory_mb={self.upload_memory_mb} should be at least --max_request_mb="
-                f"{self.max_request_mb} and --max_unpacked_mb={self.max_unpacked_mb} together"
+                f"--upload_memory_mb={self.upload_memory_mb} should be at least twice --max_request_mb="
+                f"{self.max_request_mb} and --max_unpacked_mb={self.max_unpacked_mb} together: a client gets half"
+            )
+        # The wide space of Chinese is no printable character to Python.
+        if len(self.operator) > _LONGEST_OPERATOR or not self.operator.replace("\u3000", " ").isprintable():
+            raise ValueError(
+                f"--operator should be one line of at most {_LONGEST_OPERATOR} printable characters: who runs the "
+                f"data collection, name and contact. Received: {self.operator[:50]!r}"
             )
         self._check_access()
 
@@ -146,6 +157,21 @@ class Settings:
                 "--token_file=FILE, or --user_header=NAME with --trusted_proxy=CIDR; without a login the page "
                 "runs on --host=127.0.0.1 only"
             )
+        if not self.has_login:
+            self._check_is_reached_from_here_alone()
+
+    def _check_is_reached_from_here_alone(self) -> None:
+        if self.trusted_proxies:
+            raise ValueError(
+                "--trusted_proxy needs a login: through a proxy others reach the page, too; give "
+                "--token_file=FILE, or --user_header=NAME"
+            )
+        for name in self.allowed_hosts:
+            if not is_loopback(name.lower()):
+                raise ValueError(
+                    f"--allowed_host={name} needs a login: without one the page is for this machine alone, by its "
+                    "own names; give --token_file=FILE, or --user_header=NAME with --trusted_proxy=CIDR"
+                )
 
     @property
     def has_login(self) -> bool:

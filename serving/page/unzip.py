@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
+from serving.page.reasons import PREFIX
 from serving.page.settings import MEGABYTE
 from serving.page.words import words_of
 
@@ -34,7 +35,16 @@ _DAMAGED = (
 
 
 class ZipError(ValueError):
-    """A zip file, or a member of one, that is not unpacked; the message is one of the English reasons."""
+    """A zip file, or a member of one, that is not unpacked; the message is one of the English reasons.
+
+    Args:
+        code: of the reason, the key of its text without `reasons.PREFIX`.
+        values: of the text's placeholders.
+    """
+
+    def __init__(self, code: str, **values: object) -> None:
+        super().__init__(words_of("en")(f"{PREFIX}{code}", **values))
+        self.code = code
 
 
 class _TooMuchDirectoryError(Exception):
@@ -62,19 +72,18 @@ class Archive:
     """
 
     def __init__(self, content: bytes, language: str = "en") -> None:
-        texts = words_of("en")
         try:
             self._archive = zipfile.ZipFile(_Bounded(content))
             members = self._archive.infolist()
         except _TooMuchDirectoryError as error:
-            raise ZipError(texts("reason.zip_directory")) from error
+            raise ZipError("zip_directory") from error
         except _DAMAGED as error:
-            raise ZipError(texts("reason.zip_damaged", detail=_one_line(error))) from error
+            raise ZipError("zip_damaged", detail=_one_line(error)) from error
         self._language = language
         named = [(self._name(member), member) for member in members if not member.is_dir()]
         self._members = [(name, member) for name, member in named if not _is_litter(name)]
         if not self._members:
-            raise ZipError(texts("reason.zip_empty"))
+            raise ZipError("zip_empty")
 
     def __len__(self) -> int:
         """How many files there are, without folders and what macOS and Windows leave beside files."""
@@ -100,18 +109,17 @@ class Archive:
                 yield name, error
 
     def _read(self, member: zipfile.ZipInfo, most_bytes: int) -> bytes:
-        texts = words_of("en")
         if member.flag_bits & _ENCRYPTED:
-            raise ZipError(texts("reason.zip_encrypted"))
+            raise ZipError("zip_encrypted")
         if member.compress_type not in _METHODS:
-            raise ZipError(texts("reason.zip_method"))
+            raise ZipError("zip_method")
         if member.file_size > most_bytes:
-            raise ZipError(texts("reason.file_too_large", most=most_bytes // MEGABYTE))
+            raise ZipError("file_too_large", most=most_bytes // MEGABYTE)
         try:
             with self._archive.open(member) as opened:
                 return opened.read(member.file_size)  # what goes on behind it is not unpacked; the checksum tells
         except _DAMAGED as error:
-            raise ZipError(texts("reason.zip_member_damaged", detail=_one_line(error))) from error
+            raise ZipError("zip_member_damaged", detail=_one_line(error)) from error
 
     def _name(self, member: zipfile.ZipInfo) -> str:
         if member.flag_bits & _UTF8:

@@ -13,7 +13,7 @@ from ladnn_tf.answer import Answer
 from ladnn_tf.card import NOTICE, Card
 from ladnn_tf.edge_files import printable
 from ladnn_tf.labels import COVID, LESIONS
-from serving.page import percent, pictures
+from serving.page import percent, pictures, validation
 from serving.page.reasons import reason_in
 from serving.page.words import Words
 
@@ -21,7 +21,6 @@ STATES = ("answered", "abstained", "error")
 """Whether an image has an answer, has none as it is no chest-CT slice, or has none for another reason."""
 
 _NAME_CHARACTERS = 160  # of a file's name, longer ones lose their middle
-_RULE = re.compile(r"the highest with a sensitivity of at least (\d+(?:\.\d+)?) on validation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +69,8 @@ class ResultView:
         threshold_percent: the same in per cent, with the digits of `percent`.
         model_version, card_sha256: of the model that answered.
         unfit: whether the model failed its comparison with its run, or never had one.
+        of_phantoms: whether it was trained on drawn slices alone.
+        caveats: the card's, a sentence each; those that are not known stay English.
         notice: what the model must not be used for.
         picture: `pictures.slice_uri` of the slice; empty if it could not be read.
         reason: why there is no answer, else empty.
@@ -80,10 +81,10 @@ class ResultView:
         percent: `covid` in per cent, on the same side of the threshold as `covid`.
         digits: behind the point of `percent`.
         bin_sentence: how often validation images with such a score were COVID-19, or that nobody knows.
-        lesions: in the order of `labels.LESIONS`; empty for a baseline.
-        lesion_caveat: how the lesions must be read.
+        lesions: in the order of `labels.LESIONS`; empty for a baseline, and where they mean nothing.
+        lesion_caveat: how the lesions must be read, or why there are none.
         lesions_valid: whether the lesions mean anything beside this call; None where that is not known.
-        heat: the maps, COVID-19 first.
+        heat: the maps, COVID-19 first; that one alone where there are no lesions.
         scale: `pictures.scale_uri`, the colours of the maps from the lowest to the highest; empty without maps.
         cells: height and width of a map, in words.
     """
@@ -96,6 +97,8 @@ class ResultView:
     model_version: str
     card_sha256: str
     unfit: bool
+    of_phantoms: bool
+    caveats: list[str]
     notice: str
     picture: str = ""
     reason: str = ""
@@ -131,6 +134,8 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
         "model_version": answer.model_version,
         "card_sha256": answer.card_sha256,
         "unfit": answer.unfit,
+        "of_phantoms": answer.card.of_phantoms,
+        "caveats": [reason_in(words, caveat)[0] for caveat in answer.card.caveats],
         "notice": notice(answer.card, words),
         "picture": "" if pixels is None else pictures.slice_uri(pixels),
         "reason": reason,
@@ -139,6 +144,7 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
     if answer.covid is None:
         state = "abstained" if answer.abstained else "error"
         return ResultView(state=state, sentence=words(f"view.{state}"), **common)
+    valid = _lesions_valid(answer)
     view = ResultView(
         state="answered",
         sentence=_sentence(answer, words, digits),
@@ -146,13 +152,14 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
         positive=answer.positive,
         percent=_covid_percent(answer, words, digits),
         digits=digits,
-        bin_sentence=_bin_sentence(answer.card, answer.covid, words),
+        bin_sentence=validation.bin_sentence(answer.card, answer.covid, words),
         lesions=[
             LesionView(label, words(f"lesion.{label}"), value, percent.probability(value, words))
             for label, value in answer.lesions.items()
+            if valid is not False
         ],
         lesion_caveat=_lesion_caveat(answer, words),
-        lesions_valid=_lesions_valid(answer),
+        lesions_valid=valid,
         **common,
     )
     if answer.maps is None:
@@ -160,7 +167,7 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
     rows, columns = answer.maps.shape[:2]
     return dataclasses.replace(
         view,
-        heat=_heat(answer.maps, words),
+        heat=_heat(answer.maps[..., :1] if valid is False else answer.maps, words),
         scale=pictures.scale_uri(),
         cells=words("view.cells", rows=rows, columns=columns),
     )
@@ -199,24 +206,6 @@ def _sentence(answer: Answer, words: Words, digits: int) -> str:
     return words(key, probability=shown, threshold=threshold)
 
 
-def _bin_sentence(card: Card, covid: float, words: Words) -> str:
-    found = card.score_bin(covid)
-    if found is None:
-        return words("view.bin_unknown")
-    scores = percent.span(found.low, found.high, words)
-    if found.interval is None:
-        return words("view.bin_empty", scores=scores)
-    key = "view.bin_one" if found.positives == 1 else "view.bin_many"
-    return words(
-        key,
-        scores=scores,
-        positives=found.positives,
-        images=found.images,
-        share=percent.share(found.positives / found.images, words),
-        interval=percent.interval(*found.interval, words),
-    )
-
-
 def _lesions_valid(answer: Answer) -> bool | None:
     if not answer.lesions or not answer.card.lesion_targets:
         return None
@@ -228,12 +217,12 @@ def _lesion_caveat(answer: Answer, words: Words) -> str:
         return ""
     if not answer.card.lesion_targets:
         return words("view.lesions_unknown")
-    return words("view.lesions_valid" if _lesions_valid(answer) else "view.lesions_ignore")
+    return words("view.lesions_valid" if _lesions_valid(answer) else "view.lesions_hidden")
 
 
 def _heat(maps: np.ndarray, words: Words) -> list[HeatView]:
     views = []
-    for label, heat in zip((COVID, *LESIONS), np.moveaxis(maps, -1, 0), strict=False):  # a baseline has the first
+    for label, heat in zip((COVID, *LESIONS), np.moveaxis(maps, -1, 0), strict=False):  # or the first alone
         name = words(f"lesion.{label}")
         views.append(HeatView(label, name, pictures.heat_uri(heat), _heat_text(heat, name, words)))
     return views
@@ -258,32 +247,4 @@ def operating_point(card: Card, words: Words, results: Iterable[ResultView] = ()
         results: shown beside it; the threshold gets as many digits as their probabilities need.
     """
     digits = max((result.digits for result in results), default=0)
-    threshold = percent.share(card.threshold, words, digits)
-    rule = _RULE.fullmatch(card.threshold_rule)
-    if rule:
-        sensitivity = percent.share(float(rule[1]), words)
-        sentences = [words("view.point_rule", threshold=threshold, sensitivity=sensitivity)]
-    else:
-        sentences = [words("view.point", threshold=threshold, rule=card.threshold_rule)]
-    return words("sentence.join").join(sentences + _on_validation(card, words))
-
-
-def _on_validation(card: Card, words: Words) -> list[str]:
-    """What the card says of validation at the threshold; nothing where it says nothing or of another one."""
-    validation = card.metrics.get("validation")
-    try:
-        point = validation["covid"]["at_threshold"]
-        if abs(point["threshold"] - card.threshold) > 1e-9:
-            return []
-        figures = {
-            name: words(
-                "view.figure",
-                value=percent.share(point[name]["value"], words),
-                interval=percent.interval(point[name]["low"], point[name]["high"], words),
-            )
-            for name in ("sensitivity", "specificity")
-        }
-        counts = {name: int(validation[name]) for name in ("images", "patients", "positives")}
-    except (LookupError, TypeError, ValueError):
-        return []
-    return [words("view.on_validation", **figures), words("view.prevalence", **counts)]
+    return validation.operating_point(card, percent.share(card.threshold, words, digits), words)

@@ -17,7 +17,7 @@ function textOf(key, values = {}) {
   return form.dataset[`text${key}`].replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
 }
 
-/* Rounded up to whole pixels of the image, as `collection_images.erase` does. */
+/* Rounded up to whole pixels of the image, as `erase` of `serving/collection/images.py` does. */
 function cornerSides(image) {
   return [Math.ceil((image.width * Number(percent.value)) / 100), Math.ceil((image.height * Number(percent.value)) / 100)];
 }
@@ -44,7 +44,8 @@ function draw(image) {
 }
 
 async function read(file) {
-  const bitmap = await createImageBitmap(file);
+  // The file's own numbers, as the server takes them: a colour profile could hide what they show.
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   const scale = Math.min(1, MOST_PIXELS / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
