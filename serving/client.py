@@ -83,7 +83,9 @@ def _transport(url: str, model: str, ca_file: str | Path | None, times: dict[str
     except ValueError as error:
         raise ValueError(f"{url} is no URL ({error})") from error
     if parts.scheme not in ("http", "https", "grpc", "grpcs") or not parts.hostname:
-        raise ValueError(f"--url should be http://, https://, grpc:// or grpcs:// and HOST:PORT. Received: {url}")
+        raise ValueError(
+            f"the URL should be http://, https://, grpc:// or grpcs:// and HOST:PORT. Received: {url}"
+        )
     if ca_file and parts.scheme in ("http", "grpc"):
         raise ValueError(f"certificates ({ca_file}) are for https:// and grpcs:// alone; the URL is {url}")
     if parts.scheme.startswith("http"):

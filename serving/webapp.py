@@ -161,6 +161,10 @@ def main(argv: list[str]) -> int:
         logger.warning(
             "logins and images cross the network unencrypted, unless a proxy in front of the page adds TLS"
         )
+    if not settings.is_loopback(page_settings.host) and not page_settings.allowed_hosts:
+        logger.warning(
+            "the page answers by --host and loopback names alone; give the name users type: --allowed_host"
+        )
     with contextlib.ExitStack() as stack:
         predictor = stack.enter_context(open_predictor(flag_values))
         collection = None

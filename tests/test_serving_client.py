@@ -701,9 +701,9 @@ def test_a_missing_package_is_an_error_that_names_the_extra(url, package, extra)
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("localhost:8501", "--url should be http://, https://, grpc:// or grpcs:// and HOST:PORT"),
-        ("ftp://localhost", "--url should be"),
-        ("http://", "--url should be"),
+        ("localhost:8501", "the URL should be http://, https://, grpc:// or grpcs:// and HOST:PORT"),
+        ("ftp://localhost", "the URL should be"),
+        ("http://", "the URL should be"),
         ("http://localhost:port", "is no URL"),
         ("grpc://localhost:8500/v1", "with nothing else"),
         ("grpc://localhost:8500#a", "with nothing else"),

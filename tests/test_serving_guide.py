@@ -304,7 +304,7 @@ def test_prometheus_is_told_where_the_figures_are():
 def test_what_the_guide_adds_for_a_data_collection(tmp_path):
     (snippet,) = (yaml.safe_load(block) for block in blocks("yaml", "target: /data"))
     (mount,) = snippet["volumes"]
-    data = re.search(r"the flag `--data=(\S+)`", GUIDE)[1]
+    data = re.search(r"the flags `--data=(\S+)` and `--operator=", GUIDE)[1]
     assert Path(data).parent == Path(mount["target"])
     made = blocks("", "sudo install -d")[-1].split()
     assert made[-1] == mount["source"]

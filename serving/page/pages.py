@@ -96,7 +96,8 @@ class Pages:
         if prefers_json(request):
             content = {"error": {"status": error.status, "code": error.key, "message": message}}
             return JSONResponse(content, error.status, error.headers)
-        if error.key == "login" and request.method in ("GET", "HEAD"):
+        # Prometheus would take the form for its figures.
+        if error.key == "login" and request.method in ("GET", "HEAD") and request.url.path != "/metrics":
             return RedirectResponse("/login", 303)
         return self.page(request, "error.html", status=error.status, headers=error.headers, message=message)
 
