@@ -77,6 +77,19 @@ def test_wrong_tokens_are_limited(guarded):
     assert guarded.client.post("/login", data={"token": TOKEN}).status_code == 303  # the right one gets in
 
 
+def test_every_line_names_the_model(guarded):
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    guarded.client.post("/login", data={"token": TOKEN})
+    guarded.client.post("/login", data={"token": "wrong"})
+    guarded.client.get("/metrics", headers={"Authorization": "Bearer wrong"})
+    guarded.upload(("a.png", LIGHT), headers=right)
+    guarded.client.post("/logout")
+    lines = guarded.audit()
+    assert {line["event"] for line in lines} == {"login", "image", "request", "logout"}
+    card, sha256 = guarded.predictor.card()
+    assert {(line["model_version"], line["card_sha256"]) for line in lines} == {(card.version, sha256)}
+
+
 def test_wrong_bearer_tokens_leave_lines(guarded):
     bearer = {"Authorization": "Bearer wrong"}
     statuses = [guarded.client.get("/metrics", headers=JSON | bearer).status_code for _ in range(12)]

@@ -78,7 +78,7 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
     parts = {"settings": settings, "audit": audit, "metrics": metrics, "model": model, "pages": pages}
     _add_pages(app, model, pages)
     app.add_api_route("/diagnose", Diagnose(predictor=predictor, queue=queue, **parts), methods=["POST"])
-    _add_login(app, access, sessions, audit, pages)
+    _add_login(app, access, sessions, audit, model, pages)
     _add_probes(app, predictor, settings, metrics)
     if collection is not None:
         _add_collection(app, collection, settings, model, pages)
@@ -101,10 +101,12 @@ def _add_pages(app: FastAPI, model: ModelNow, pages: Pages) -> None:
         return pages.page(request, "index.html", card=card, operating_point=point)
 
 
-def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: AuditLog, pages: Pages) -> None:
+def _add_login(
+    app: FastAPI, access: Access, sessions: Sessions | None, audit: AuditLog, model: ModelNow, pages: Pages
+) -> None:
     async def note(request: Request, **line: Any) -> None:
         record = {"request": request.state.id, "address": request.state.caller.address}
-        await asyncio.to_thread(audit.write, [line | record])
+        await asyncio.to_thread(audit.write, [line | record | model.names()])
 
     @app.api_route("/login", methods=_READ)
     async def show(request: Request) -> Response:
@@ -124,6 +126,8 @@ def _add_login(app: FastAPI, access: Access, sessions: Sessions | None, audit: A
                 raise
             await note(request, **error.line)
             return pages.page(request, "login.html", status=401, failed=True)
+        with contextlib.suppress(ServingError):  # the line then says which model answered last
+            await model.card()
         await note(request, event="login", by="form", success=True)
         response = RedirectResponse("/", 303)
         name, secure = access.cookie_name(caller.scheme), caller.scheme == "https"

@@ -158,7 +158,8 @@ class Gate:
         """Writes the line of a failed login; gives the error to answer by."""
         if error.line is not None:
             try:
-                await asyncio.to_thread(self._audit.write, [{**error.line, "request": request.state.id}])
+                line = {**error.line, "request": request.state.id, **self._model.names()}
+                await asyncio.to_thread(self._audit.write, [line])
             except AuditLogError as failure:
                 return failure
         return error
