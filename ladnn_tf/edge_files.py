@@ -18,12 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ladnn_tf.files import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is kept from anything
-    fcntl = None
+from ladnn_tf.files import lock_alone, write_atomically
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are not read; their answer is an error. 50 million pixels, the most decoded, are 200 MB of RGBA."""
@@ -221,16 +216,8 @@ class ResultsFolder:
         return len(self._names)
 
     def _take_lock(self) -> None:
-        if not fcntl:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{self.folder} is used by another python -m ladnn_tf.edge; end that one or give another --out"
-            ) from error
-        except OSError as error:  # some network shares
-            logger.warning("%s cannot be locked (%s): use it from one process", self.folder, error.strerror)
+        refusal = f"{self.folder} is used by another python -m ladnn_tf.edge; end that one or give another --out"
+        if not lock_alone(self._lock, self.folder, refusal, logger):
             return
         for path in self.folder.iterdir():
             if _LEFT_OVER.fullmatch(path.name):

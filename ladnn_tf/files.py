@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is kept from anything
+    fcntl = None
 
 # NumPy lets through what its header parser and the zip module raise on damaged files.
 _UNREADABLE = (
@@ -70,6 +76,33 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lock_alone(file: BinaryIO, folder: Path, refusal: str, logger: logging.Logger) -> bool:
+    """Takes the lock of a folder that one process uses at a time; closing the file frees it.
+
+    Args:
+        file: an open one in the folder.
+        folder: for the warning where its file system has no locks, as some network shares.
+        refusal: the message if another process has the lock.
+        logger: of the warning.
+
+    Returns:
+        Whether this process has the lock; False where there are none.
+
+    Raises:
+        ValueError: with `refusal`.
+    """
+    if not fcntl:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(refusal) from error
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): use it from one process", folder, error.strerror)
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,12 +7,20 @@ import sqlite3
 
 import numpy as np
 
+from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.preprocess import encode_png
+from serving.collection import export as collection_export
 from serving.collection.consent import consent
 from serving.collection.contribution import Contribution
 from serving.collection.images import NOTHING, prepare
 
 OPERATOR = "Radiology, St Anna, ct@st-anna.example"
+
+
+def export(folder, out, *options):
+    """The manifest that the command makes of a collection, read as training reads it."""
+    assert collection_export.main(["export", f"--data={folder}", f"--out={out}", *options]) == 0
+    return read_manifest(out)
 
 
 def noise(seed, size=(40, 48)):

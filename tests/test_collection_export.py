@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from contributions import contribution, files, given, image, noise
+from contributions import contribution, export, files, given, image, noise
 
-from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.preprocess import encode_png, read_pixels
 from serving.collection import export as collection_export
 from serving.collection.files import image_path
@@ -27,11 +26,6 @@ def folder(tmp_path):
 def collection(folder):
     with Collection(folder) as opened:
         yield opened
-
-
-def export(folder, out, *options):
-    assert collection_export.main(["export", f"--data={folder}", f"--out={out}", *options]) == 0
-    return read_manifest(out)
 
 
 def names(folder):

@@ -4,11 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from contributions import given, image, noise
+from contributions import export, given, image, noise
 
-from ladnn_tf.data.manifest import read_manifest
 from ladnn_tf.data.preprocess import encode_png, read_pixels
-from serving.collection import export as collection_export
 from serving.collection.files import image_path
 from serving.collection.images import CORNERS, Erasure, erase, prepare
 from serving.collection.likeness import Likeness
@@ -24,11 +22,6 @@ def folder(tmp_path):
 def collection(folder):
     with Collection(folder) as opened:
         yield opened
-
-
-def export(folder, out, *options):
-    assert collection_export.main(["export", f"--data={folder}", f"--out={out}", *options]) == 0
-    return read_manifest(out)
 
 
 def erased(seed, *corners, percent=15):

@@ -18,12 +18,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from ladnn_tf.files import sync_folder, write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is kept from anything
-    fcntl = None
+from ladnn_tf.files import lock_alone, sync_folder, write_atomically
 
 KEY_FILE = "collection.key"
 
@@ -75,17 +70,11 @@ class CollectionFolder:
             )
 
     def _take_lock(self) -> None:
-        if not fcntl:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"the data collection in {self.folder} is used by another process, probably the page; end that one"
-                " first, or do it there (the page itself takes withdrawals)"
-            ) from error
-        except OSError as error:  # some network shares
-            logger.warning("%s cannot be locked (%s): use it from one process", self.folder, error.strerror)
+        refusal = (
+            f"the data collection in {self.folder} is used by another process, probably the page; end that one"
+            " first, or do it there (the page itself takes withdrawals)"
+        )
+        lock_alone(self._lock, self.folder, refusal, logger)
 
     def _make_private(self) -> None:
         if os.name == "nt" or not self.folder.stat().st_mode & 0o077:
