@@ -9,7 +9,7 @@ from absl import logging
 
 from ladnn_tf.data import pipeline, preprocess
 from ladnn_tf.data.alterations import ALTERATIONS, COMMON_SIZE, common_resolution
-from ladnn_tf.data.lungs import NoLungsError
+from ladnn_tf.data.lung_hulls import NoLungsError
 from ladnn_tf.data.manifest import select_split
 from ladnn_tf.labels import COVID
 

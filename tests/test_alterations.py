@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from test_lungs import drawn_slice
+from test_lung_hulls import drawn_slice
 
 from ladnn_tf.data import preprocess
 from ladnn_tf.data.alterations import ALTERATIONS, COMMON_SIZE, common_resolution
-from ladnn_tf.data.lungs import NoLungsError, lung_mask
+from ladnn_tf.data.lung_hulls import NoLungsError, lung_mask
 
 
 @pytest.fixture

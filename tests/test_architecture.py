@@ -78,7 +78,7 @@ LAYERS = {
     "train": 11,
     "evaluate": 9,
     "predict": 9,
-    "data.lungs": 2,
+    "data.lung_hulls": 2,
     "data.alterations": 3,
     "shortcuts": 2,
     "audit_text": 4,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ladnn_tf.data.lungs import lung_mask
+from ladnn_tf.data.lung_hulls import lung_mask
 from ladnn_tf.data.preprocess import resize
 
 BORDER_SHARE = 0.1
@@ -28,10 +28,10 @@ def lungs_erased(pixels: np.ndarray) -> np.ndarray:
     """Fills the lungs with the median colour of the brighter half of everything else, that is of tissue.
 
     The filling depends on nothing inside the lungs. What stays of them is the outline of the mask, which follows
-    the outer shape of their air, and consolidations that the mask leaves out (`lungs.lung_mask`).
+    the outer shape of their air, and consolidations that the mask leaves out (`lung_hulls.lung_mask`).
 
     Raises:
-        lungs.NoLungsError: if there are no lungs to erase.
+        lung_hulls.NoLungsError: if there are no lungs to erase.
     """
     lungs = lung_mask(pixels)
     outside = pixels[~lungs]
@@ -45,7 +45,7 @@ def only_lungs(pixels: np.ndarray) -> np.ndarray:
     """Fills everything but the lungs with grey: the counterpart of `lungs_erased`.
 
     Raises:
-        lungs.NoLungsError: if there are no lungs to keep.
+        lung_hulls.NoLungsError: if there are no lungs to keep.
     """
     return np.where(lung_mask(pixels)[..., None], pixels, np.uint8(_GREY))
 
@@ -56,7 +56,7 @@ def only_border(pixels: np.ndarray) -> np.ndarray:
     Slices are often cropped so closely that the lungs reach into the frame.
 
     Raises:
-        lungs.NoLungsError: if no lungs are found, so that none can be kept out of the frame.
+        lung_hulls.NoLungsError: if no lungs are found, so that none can be kept out of the frame.
     """
     altered = np.where(lung_mask(pixels)[..., None], np.uint8(_GREY), pixels)
     width = round(BORDER_SHARE * len(pixels))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ladnn_tf.data import preprocess
-from ladnn_tf.data.lungs import NoLungsError, lung_mask
+from ladnn_tf.data.lung_hulls import NoLungsError, lung_mask
 
 
 def ellipse(shape, centre, radii):
