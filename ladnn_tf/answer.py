@@ -17,9 +17,15 @@ class Answer:
         covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer.
         positive: whether `covid` reaches the threshold; None where there is no answer.
         lesions: probability of each lesion, in [0, 1], not calibrated; empty where there is no answer, and for
-            the baseline.
+            models without lesions.
+        classes: probability of each class of the card, in [0, 1], not calibrated, their sum 1; empty where there
+            is no answer, and for models without classes.
         maps: `(h, w, C)` float32 raw attention maps, in the order COVID-19, then `labels.LESIONS` (C = 6; of the
-            baseline COVID-19 alone, C = 1); None where there is no answer, or none were asked for.
+            baseline COVID-19 alone, C = 1); None where there is no answer, none were asked for, or the model has
+            none.
+        boxes: `(K, 4)` float32, where a DRENet looked closer: top, left, bottom, right as shares of the image's
+            sides, up to half a box outside of [0, 1]; None for other models and where there is no answer.
+        scores: `(K,)` float32, its confidence in each box, in [0, 1], the highest first; None as `boxes`.
         abstained: whether there is no answer because this is no chest-CT slice.
         reason: why it abstained, or empty.
         error: why the image could not be answered, or empty.
@@ -30,7 +36,10 @@ class Answer:
     covid: float | None = None
     positive: bool | None = None
     lesions: dict[str, float] = dataclasses.field(default_factory=dict)
+    classes: dict[str, float] = dataclasses.field(default_factory=dict)
     maps: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
     abstained: bool = False
     reason: str = ""
     error: str = ""

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ladnn_tf.files import file_sha256, write_atomically
-from ladnn_tf.labels import COVID, LESION_TARGETS, LESIONS, PHANTOM_DATA, TASKS
+from ladnn_tf.labels import CLASSES, COVID, LESION_TARGETS, LESIONS, MODELS, PHANTOM_DATA, TASKS
 
 FORMAT = 2
 FITNESS = ("fit", "unfit", "unmeasured")
 """Whether an exported model was close enough to the one it was made of; see `export/parity.py`."""
+
+LUNGS = ("whole", "extracted")
+"""What of a slice a model was trained on, and is shown: all of it, or the lungs alone, cropped, on black."""
 
 NOTICE = "For research use only. Not a medical device; not for diagnosis or for decisions about patients."
 
@@ -73,12 +76,49 @@ class ScoreBin:
 
 
 @dataclasses.dataclass(frozen=True)
+class Window:
+    """How Hounsfield units become grey levels: `level` is the middle grey, `width` reaches from black to white."""
+
+    level: float = -600.0
+    width: float = 1500.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.level) and math.isfinite(self.width) and self.width > 0):
+            raise ValueError(
+                f"a window should have a finite level and a width above 0 HU. Received: {self.level}, {self.width}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PersonRule:
+    """How the answers for a person's slices become the person's, chosen on validation.
+
+    Attributes:
+        aggregation: one of `person.AGGREGATIONS`.
+        threshold: a person is called positive at this aggregated probability or above.
+        rule: how both were chosen, in words.
+        patients: persons of validation.
+        positives: those of them who have COVID-19.
+    """
+
+    aggregation: str
+    threshold: float
+    rule: str
+    patients: int
+    positives: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"a person's threshold should be a probability. Received: {self.threshold}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Card:
     """What belongs to one model file.
 
     Attributes:
         name: of the run.
-        task: `ladnn` or `baseline`.
+        task: `ladnn` or `baseline`; of models with a softmax `trunk` or `drenet`.
         backbone: a key of `BACKBONES`.
         weights: the initial weights as they were asked for; a file by its name and SHA-256.
         normalisation: `{"mean": [R, G, B], "std": [R, G, B]}`, in grey levels, done inside the model.
@@ -104,6 +144,11 @@ class Card:
         sources: the datasets of the images that it was trained on, `PHANTOM_DATA` for drawn ones; empty where that
             is not known (cards of older runs, manifests without sources).
         score_bins: what validation had at each score, from 0 to 1 without gaps; empty on cards of older runs.
+        classes: of the softmax, of `labels.CLASSES` and in their order; empty where there is none.
+        window: in which a series in Hounsfield units is shown to the model.
+        lungs: one of `LUNGS`.
+        person: how slices become a person's answer; None where validation could not tell (older runs, or fewer
+            than two persons with or without COVID-19).
     """
 
     name: str
@@ -129,12 +174,23 @@ class Card:
     lesion_targets: str = ""
     score_bins: tuple[ScoreBin, ...] = ()
     sources: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    window: Window = Window()
+    lungs: str = "whole"
+    person: PersonRule | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(_other_format(self.format))
+        known = (*TASKS, *MODELS[1:])
+        if self.task not in known:
+            raise ValueError(f"task should be one of {', '.join(known)}. Received: {self.task!r}")
+        if self.task in TASKS and self.classes:
+            raise ValueError(f"a model of task {self.task} has no classes. Received: {self.classes}")
         if self.task not in TASKS:
-            raise ValueError(f"task should be one of {', '.join(TASKS)}. Received: {self.task!r}")
+            check_classes(self.classes)
+        if self.lungs not in LUNGS:
+            raise ValueError(f"lungs should be one of {', '.join(LUNGS)}. Received: {self.lungs!r}")
         if self.labels != (COVID, *LESIONS):
             raise ValueError(
                 f"labels should be {', '.join((COVID, *LESIONS))}, in this order. Received: {self.labels}"
@@ -185,6 +241,20 @@ class Card:
         return f"{self.name}-{form}-{self.model_sha256[:12]}"
 
 
+def check_classes(classes: tuple[str, ...]) -> None:
+    """Checks the classes of a softmax.
+
+    Raises:
+        ValueError: if they are not COVID-19 and at least one other of `labels.CLASSES`, in their order.
+    """
+    ordered = tuple(name for name in CLASSES if name in classes)
+    if classes != ordered or len(classes) < 2 or classes[0] != CLASSES[0]:
+        raise ValueError(
+            f"classes should be {CLASSES[0]} and at least one of {', '.join(CLASSES[1:])}, in this order. "
+            f"Received: {', '.join(classes) or 'none'}"
+        )
+
+
 def _other_format(found: Any) -> str:
     return (
         f"card format {found} is not read by this version, which reads {FORMAT}; the run was made by another "
@@ -225,6 +295,9 @@ def parse_card(content: bytes, name: str) -> Card:
             fields["export"] = Export(**{**fields["export"], "reasons": reasons})
         fields["sources"] = tuple(fields.get("sources", ()))
         fields["score_bins"] = tuple(map(_score_bin, fields.get("score_bins", ())))
+        fields["classes"] = tuple(fields.get("classes", ()))
+        fields["window"] = Window(**fields.get("window", {}))
+        fields["person"] = PersonRule(**fields["person"]) if fields.get("person") else None
         return Card(**fields)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{name} is not a model card of this version: {error}") from error

@@ -7,9 +7,13 @@ from typing import Any
 
 from absl import flags
 
-from ladnn_tf.labels import LESION_TARGETS, TASKS
+from ladnn_tf.card import LUNGS, check_classes
+from ladnn_tf.labels import CLASSES, LESION_TARGETS, MODELS, TASKS
 
 _SELECT_BY = ("covid_loss", "loss", "auc")
+
+_OF_MODEL = {"drenet": {"backbone": "resnet50", "image_size": 448}}
+"""What a model has where the flags do not say, instead of the settings' own defaults."""
 
 
 def _setting(
@@ -34,7 +38,40 @@ class TrainConfig:
     backbone: str = _setting(
         "densenet169", "vgg16, resnet18, resnet50, densenet121, densenet169, efficientnet_b0 or efficientnet_b1"
     )
-    task: str = _setting("ladnn", "ladnn (diagnosis and lesions) or baseline (diagnosis alone)", choices=TASKS)
+    model: str = _setting(
+        "ladnn",
+        "ladnn (sigmoid heads, see --task), drenet (classes, by regions looked at twice) or trunk (classes, no "
+        "regions)",
+        choices=MODELS,
+        added_later=True,
+    )
+    task: str = _setting(
+        "ladnn", "of --model=ladnn: ladnn (diagnosis and lesions) or baseline (diagnosis alone)", choices=TASKS
+    )
+    classes: str = _setting(
+        ",".join(CLASSES),
+        "of --model=drenet and trunk: covid19,bacterial or covid19,normal or all three; images with another "
+        "diagnosis are left out",
+        added_later=True,
+    )
+    anchors: str = _setting(
+        "48,96",
+        "DRENet: sides of the regions on each of up to three scales, pixels of the input",
+        added_later=True,
+    )
+    regions: int = _setting(3, "DRENet: number of regions", minimum=1, added_later=True)
+    view_size: int = _setting(
+        0, "DRENet: side that regions are enlarged to, pixels; 0: half the input's", minimum=0, added_later=True
+    )
+    lungs: str = _setting(
+        "whole",
+        "what of a slice is shown: whole, extracted (the lungs alone, cropped, on black; slices without lungs are "
+        "left out) or filled (extracted; in training the black is filled with turned lungs)",
+        choices=(*LUNGS, "filled"),
+        added_later=True,
+    )
+    window_level: float = _setting(-600.0, "HU in the middle of the grey levels of a CT series", added_later=True)
+    window_width: float = _setting(1500.0, "HU from black to white in a CT series", minimum=1.0, added_later=True)
     image_size: int = _setting(224, "side of the network's input, pixels", minimum=32)
     weights: str = _setting(
         "imagenet", "imagenet, noisy-student, none, or a .npz, .keras, .weights.h5 or .h5 file"
@@ -59,9 +96,14 @@ class TrainConfig:
 
     epochs: int = _setting(15, "epochs after the frozen phase", minimum=1)
     batch_size: int = _setting(32, "images per step", minimum=1)
-    learning_rate: float = _setting(5e-5, "peak learning rate of Adam", minimum=0.0)
+    optimizer: str = _setting("adam", "adam or sgd (with --momentum)", choices=("adam", "sgd"), added_later=True)
+    momentum: float = _setting(0.9, "of --optimizer=sgd", minimum=0.0, maximum=0.9999, added_later=True)
+    learning_rate: float = _setting(5e-5, "peak learning rate", minimum=0.0)
     warmup_epochs: float = _setting(0.0, "epochs of linear warm-up from 0", minimum=0.0)
     cosine_decay: bool = _setting(False, "cosine decay to 0 over the epochs; otherwise constant")
+    step_decay: str = _setting(
+        "", "epochs after which the learning rate is divided by 10, such as 60,100", added_later=True
+    )
     frozen_epochs: int = _setting(0, "epochs before that train the heads alone", minimum=0)
     frozen_learning_rate: float = _setting(1e-3, "constant learning rate of the frozen phase", minimum=0.0)
     weight_decay: float = _setting(5e-4, "L2 decay of every weight, as PyTorch's Adam", minimum=0.0)
@@ -119,6 +161,37 @@ class TrainConfig:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"--warmup_epochs={self.warmup_epochs} leaves none of --epochs={self.epochs}")
 
+        if self.step_decay and (self.cosine_decay or self.warmup_epochs):
+            raise ValueError("--step_decay excludes --cosine_decay and --warmup_epochs")
+        if self.optimizer == "sgd" and self.decoupled_decay:
+            raise ValueError("--decoupled_decay is of --optimizer=adam")
+        if self.step_epochs != sorted(set(self.step_epochs)) or any(epoch < 1 for epoch in self.step_epochs):
+            raise ValueError(f"--step_decay should be rising numbers of epochs. Received: {self.step_decay}")
+        if self.model != "ladnn":
+            check_classes(self.class_names)
+        if self.model == "drenet" and not self.anchor_sides:
+            raise ValueError("--anchors should be one to three sides in pixels, such as 48,96. Received: none")
+
+    @property
+    def kind(self) -> str:
+        """What the card calls the task: `--task` of `--model=ladnn`, else the model."""
+        return self.task if self.model == "ladnn" else self.model
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the softmax, in order; empty for a model without one."""
+        return () if self.model == "ladnn" else tuple(name.strip() for name in self.classes.split(","))
+
+    @property
+    def anchor_sides(self) -> tuple[float, ...]:
+        """Of DRENet's regions, pixels."""
+        return tuple(_numbers(self.anchors, "anchors"))
+
+    @property
+    def step_epochs(self) -> list[float]:
+        """After which the learning rate is divided by 10."""
+        return _numbers(self.step_decay, "step_decay")
+
     def to_flags(self) -> str:
         """The settings as the text of a flagfile, one `--name=value` to a line."""
         lines = []
@@ -128,6 +201,13 @@ class TrainConfig:
                 value = str(value).lower()
             lines.append(f"--{field.name}={value}")
         return "\n".join(lines) + "\n"
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ValueError(f"--{name} should be numbers with commas between. Received: {text!r}") from error
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -151,7 +231,11 @@ def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
     Raises:
         ValueError: for a value outside its range.
     """
-    return TrainConfig(**{field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)})
+    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)}
+    for name, value in _OF_MODEL.get(values["model"], {}).items():
+        if not flag_values[name].present:
+            values[name] = value
+    return TrainConfig(**values)
 
 
 def read_config(path: str | Path) -> TrainConfig:

@@ -12,16 +12,20 @@ from ladnn_tf.data import pipeline
 from ladnn_tf.models.ladnn import trunk_layers
 from ladnn_tf.validation import Split, Validation
 
+_EPSILON = 1e-8
+"""Of Adam, as PyTorch's; Keras' own is 1e-7."""
+
 
 def _optimizer(settings: config.TrainConfig, learning_rate) -> keras.optimizers.Optimizer:
-    # PyTorch's epsilon; Keras' own is 1e-7.
-    options = {"learning_rate": learning_rate, "epsilon": 1e-8}
+    options = {"learning_rate": learning_rate}
     if settings.ema_decay:
         options |= {"use_ema": True, "ema_momentum": settings.ema_decay}
-    if settings.decoupled_decay:
-        optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
+    if settings.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=settings.momentum, **options)
+    elif settings.decoupled_decay:
+        optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, epsilon=_EPSILON, **options)
     else:
-        optimizer = keras.optimizers.Adam(**options)
+        optimizer = keras.optimizers.Adam(epsilon=_EPSILON, **options)
     # compile() adds this by itself only if the model object's own policy is float16; here only its layers' is.
     if settings.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -29,15 +33,20 @@ def _optimizer(settings: config.TrainConfig, learning_rate) -> keras.optimizers.
 
 
 def learning_rate_schedule(settings: config.TrainConfig, steps_per_epoch: int):
-    """Warm-up from 0, then constant or cosine decay to 0.
+    """Warm-up from 0, then constant or cosine decay to 0; or in steps, each a tenth of the one before.
 
     Args:
-        settings: `learning_rate`, `warmup_epochs`, `cosine_decay` and `epochs` count.
+        settings: `learning_rate`, `warmup_epochs`, `cosine_decay`, `step_decay` and `epochs` count.
         steps_per_epoch: optimizer steps in an epoch.
 
     Returns:
         A number, or a Keras schedule of the optimizer's step.
     """
+    if settings.step_decay:
+        return keras.optimizers.schedules.PiecewiseConstantDecay(
+            [round(epoch * steps_per_epoch) for epoch in settings.step_epochs],
+            [settings.learning_rate / 10**number for number in range(len(settings.step_epochs) + 1)],
+        )
     if not settings.warmup_epochs and not settings.cosine_decay:
         return settings.learning_rate
     warmup = round(settings.warmup_epochs * steps_per_epoch)

@@ -78,6 +78,7 @@ def with_fused_batch_norm(model: keras.Model) -> keras.Model:
     for layer in frozen:
         layer.trainable = True
 
+    @functools.cache  # a layer that stands at two places of the graph is one layer here, too
     def fused(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer not in plain:
             return layer

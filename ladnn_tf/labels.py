@@ -17,6 +17,10 @@ LESION_NAMES = {
 TASKS = ("ladnn", "baseline")
 """`ladnn` learns the lesions beside the diagnosis; `baseline` is the same network without them."""
 
+MODELS = ("ladnn", "trunk", "drenet")
+"""`ladnn` has sigmoid heads; `drenet` (Song et al. 2021) tells `CLASSES` apart by a softmax, and `trunk` does so
+without DRENet's regions, to be set beside it."""
+
 LESION_TARGETS = ("positives", "all")
 """`positives`: lesions are learnt where they are known; `all`: a COVID-negative image has none."""
 
@@ -24,6 +28,11 @@ PHANTOM_DATA = "phantoms"
 """How a card names drawn slices among the data that a model was trained on."""
 
 DIAGNOSES = ("covid19", "bacterial", "viral", "cancer", "nodule", "normal")
+
+CLASSES = ("covid19", "bacterial", "normal")
+"""The diagnoses that models with a softmax tell apart, in the order of their arrays; COVID-19 is always first."""
+
+CLASS_NAMES = {"covid19": "COVID-19", "bacterial": "bacterial pneumonia", "normal": "healthy"}
 
 SPLITS = ("train", "validation", "test")
 

@@ -15,6 +15,7 @@ from ladnn_tf import config, runs
 from ladnn_tf.checkpoint import Checkpoint
 from ladnn_tf.data.sources import datasets
 from ladnn_tf.files import file_sha256
+from ladnn_tf.models.drenet import Regions, build_drenet, build_trunk
 from ladnn_tf.models.ladnn import build_model, heads
 from ladnn_tf.models.weights import NORMALISATIONS, Normalisation, normalisation_of
 from ladnn_tf.validation import Split
@@ -38,31 +39,58 @@ def initial_model(settings: config.TrainConfig, saved: Checkpoint | None = None)
     Raises:
         ValueError: if weights or run do not fit.
     """
-    options = {
-        "task": settings.task,
-        "image_size": settings.image_size,
-        "batch_norm_momentum": settings.batch_norm_momentum,
-        "precision": settings.precision,
-    }
     if saved:
         stored = saved.progress.origin["normalisation"]
-        normalisation = Normalisation(tuple(stored["mean"]), tuple(stored["std"]))
-        return build_model(settings.backbone, weights="none", normalisation=normalisation, **options)
+        return _build(settings, "none", Normalisation(tuple(stored["mean"]), tuple(stored["std"])))
     asked = NORMALISATIONS.get(settings.normalisation)
     if not settings.init_run:
-        return build_model(settings.backbone, weights=settings.weights, normalisation=asked, **options)
+        return _build(settings, settings.weights, asked)
     run = runs.load_run(settings.init_run)
     if run.card.backbone != settings.backbone:
         raise ValueError(
             f"--init_run={settings.init_run} is a {run.card.backbone}, --backbone={settings.backbone} is asked for"
         )
-    model = build_model(settings.backbone, weights=str(run.folder / "model.keras"), normalisation=asked, **options)
+    if settings.model != "ladnn" or run.card.classes:
+        return _same_again(settings, run)
+    model = _build(settings, str(run.folder / "model.keras"), asked)
     for head in heads(settings.task):
         if head in heads(run.card.task):
             name = f"{head}_logits"
             model.get_layer(name).set_weights(run.model.get_layer(name).get_weights())
         else:
             logging.info("%s has no head %s: it begins with random weights", settings.init_run, head)
+    return model
+
+
+def _build(settings: config.TrainConfig, weights: str, normalisation: Normalisation | None) -> keras.Model:
+    options = {
+        "image_size": settings.image_size,
+        "weights": weights,
+        "normalisation": normalisation,
+        "batch_norm_momentum": settings.batch_norm_momentum,
+        "precision": settings.precision,
+    }
+    if settings.model == "ladnn":
+        return build_model(settings.backbone, task=settings.task, **options)
+    classes = len(settings.class_names)
+    if settings.model == "trunk":
+        return build_trunk(settings.backbone, classes=classes, **options)
+    regions = Regions(settings.anchor_sides, settings.regions, settings.view_size)
+    return build_drenet(settings.backbone, classes=classes, regions=regions, **options)
+
+
+def _same_again(settings: config.TrainConfig, run: runs.Run) -> keras.Model:
+    """A model with classes that begins with all weights of a run."""
+    begun = (run.card.task, run.card.classes)
+    model = _build(settings, "none", normalisation_of(run.model))
+    shapes = [[weight.shape for weight in each.get_weights()] for each in (model, run.model)]
+    if begun != (settings.kind, settings.class_names) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"--init_run={settings.init_run} is a {run.card.task} of the classes {', '.join(run.card.classes)}; a "
+            f"{settings.kind} of {', '.join(settings.class_names) or 'no classes'} can go on from its own kind "
+            "only, with the same regions"
+        )
+    model.set_weights(run.model.get_weights())
     return model
 
 

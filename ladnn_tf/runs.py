@@ -8,12 +8,13 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+import scipy
 from absl import logging
 
 from ladnn_tf import checkpoint
@@ -147,12 +148,12 @@ def load_run(folder: str | Path) -> Run:
             )
     card = read_card(folder / "card.json", folder / "model.keras")
     config = read_config(folder / "config.flags")
-    for field in ("task", "backbone", "image_size"):
-        of_card, of_config = getattr(card, field), getattr(config, field)
-        if of_card != of_config:
+    of_config = {"task": config.kind, "backbone": config.backbone, "image_size": config.image_size}
+    for field, setting in of_config.items():
+        if getattr(card, field) != setting:
             raise ValueError(
-                f"{folder} holds files of two runs: its card.json has {field}={of_card}, its config.flags "
-                f"--{field}={of_config}; copy the whole folder of the run again"
+                f"{folder} holds files of two runs: its card.json has {field}={getattr(card, field)}, its "
+                f"config.flags {setting}; copy the whole folder of the run again"
             )
     manifest = card.manifest if isinstance(card.manifest, dict) else {}
     if not all(isinstance(manifest.get(key), str) for key in ("file", "sha256")):
@@ -201,22 +202,25 @@ def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = BAT
         batch_size: images per step; it changes speed and memory only.
 
     Returns:
-        `{"covid": (N, 1), "lesions": (N, 5)}` float32 logits.
+        `{"covid": (N, 1), "lesions": (N, 5)}` float32 logits, or what else the model gives.
     """
     return model.predict(pipeline.prediction_dataset(images, batch_size), verbose=0)
 
 
-def predictions_table(frame: pd.DataFrame, logits: dict[str, np.ndarray], temperature: float) -> pd.DataFrame:
+def predictions_table(
+    frame: pd.DataFrame, logits: dict[str, np.ndarray], temperature: float, classes: Sequence[str] = ()
+) -> pd.DataFrame:
     """Puts labels and predictions side by side, a row per image.
 
     Args:
         frame: manifest rows.
         logits: from `predict_logits`, in the same order.
-        temperature: of the diagnosis; the lesions are not calibrated.
+        temperature: of the diagnosis; lesions and classes are not calibrated.
+        classes: of a model with a softmax, in order.
 
     Returns:
         The identifying columns and labels of the manifest, then `covid_logit`, `covid_probability` (calibrated)
-        and, where the model has them, `<lesion>_logit`, `<lesion>_probability`.
+        and, where the model has them, `<lesion>_logit`, `<lesion>_probability`, or `<class>_probability`.
     """
     table = frame[_IDENTITY].reset_index(drop=True)
     table[f"{COVID}_logit"] = logits[COVID][:, 0]
@@ -224,6 +228,10 @@ def predictions_table(frame: pd.DataFrame, logits: dict[str, np.ndarray], temper
     for column, lesion in enumerate(LESIONS if "lesions" in logits else ()):
         table[f"{lesion}_logit"] = logits["lesions"][:, column]
         table[f"{lesion}_probability"] = calibrated_probabilities(logits["lesions"][:, column], 1.0)
+    if classes:
+        probabilities = scipy.special.softmax(logits["classes"].astype(np.float64), axis=-1)
+        for column, name in enumerate(classes):
+            table[f"{name}_probability"] = probabilities[:, column]
     return table
 
 
@@ -236,10 +244,11 @@ def predict_split(run: Run, manifest: str | Path, split: str) -> pd.DataFrame:
     Raises:
         ValueError: if the manifest or one of its images cannot be read, or the split is empty.
     """
-    frame = select_split(read_manifest(manifest), split)
+    frame = pipeline.select_classes(select_split(read_manifest(manifest), split), run.card.classes)
     pipeline.verify_images(frame)
     images = pipeline.load_images(frame, run.card.image_size)
-    return predictions_table(frame, predict_logits(logits_model(run.model), images), run.card.temperature)
+    logits = predict_logits(logits_model(run.model), images)
+    return predictions_table(frame, logits, run.card.temperature, run.card.classes)
 
 
 def threshold_rule(target_sensitivity: float) -> str:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import flags
 
 from ladnn_tf import calibration, checkpoint, command, config, metrics, origin, report, report_text, runs
-from ladnn_tf.card import Card, write_card
+from ladnn_tf.card import Card, Window, write_card
 from ladnn_tf.data import pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.devices import synchronise_batch_norm, training_strategy
@@ -26,6 +26,7 @@ from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.fit import fit
 from ladnn_tf.fused_batch_norm import with_fused_batch_norm
 from ladnn_tf.labels import COVID
+from ladnn_tf.models.drenet import trained_outputs
 from ladnn_tf.models.ladnn import float32_copy, logits_model
 from ladnn_tf.validation import Split, Validation
 
@@ -33,7 +34,10 @@ USAGE = "python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags 
 
 
 def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[str, Split]:
-    frames = {name: select_split(manifest, name) for name in ("train", "validation")}
+    frames = {
+        name: pipeline.select_classes(select_split(manifest, name), settings.class_names)
+        for name in ("train", "validation")
+    }
     for name, frame in frames.items():
         if frame[COVID].nunique() < 2:
             raise ValueError(f"{settings.manifest}: the {name} split has one class only; make another split")
@@ -43,7 +47,7 @@ def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[s
         name: Split(
             frame,
             pipeline.load_images(frame, settings.image_size, settings.cache),
-            pipeline.targets(frame, settings.lesion_targets),
+            pipeline.targets(frame, settings.lesion_targets, settings.class_names),
         )
         for name, frame in frames.items()
     }
@@ -66,7 +70,7 @@ def _finish(
     logits = runs.predict_logits(logits_model(model), split.images)
     labels = split.frame[COVID].to_numpy()
     temperature = calibration.fit_temperature(labels, logits[COVID][:, 0])
-    table = runs.predictions_table(split.frame, logits, temperature)
+    table = runs.predictions_table(split.frame, logits, temperature, settings.class_names)
     threshold = metrics.choose_threshold(labels, table[f"{COVID}_probability"], settings.target_sensitivity)
     rule = runs.threshold_rule(settings.target_sensitivity)
     evaluation = report.evaluate_predictions(
@@ -77,7 +81,7 @@ def _finish(
     runs.write_metrics(folder, "validation", evaluation, model_sha256)
     card = Card(
         name=folder.name,
-        task=settings.task,
+        task=settings.kind,
         backbone=settings.backbone,
         weights=began["weights"],
         normalisation=began["normalisation"],
@@ -92,9 +96,12 @@ def _finish(
         metrics={"validation": runs.card_metrics(evaluation)},
         versions=runs.versions(),
         revision=runs.git_revision(),
-        lesion_targets=settings.lesion_targets if settings.task == "ladnn" else "",
+        lesion_targets=settings.lesion_targets if settings.kind == "ladnn" else "",
         sources=tuple(began.get("sources", ())),  # none in a checkpoint of before cards had them
         score_bins=calibration.score_bins(labels, table[f"{COVID}_probability"]),
+        classes=settings.class_names,
+        window=Window(settings.window_level, settings.window_width),
+        lungs="whole" if settings.lungs == "whole" else "extracted",
     )
     write_card(card, folder / "card.json")
     return report_text.format_report(evaluation)
@@ -180,7 +187,7 @@ def _train(
     with strategy.scope():
         model = origin.initial_model(settings, saved)
         synchronise_batch_norm(model, strategy.num_replicas_in_sync > 1)
-        trained = with_fused_batch_norm(logits_model(model))
+        trained = with_fused_batch_norm(trained_outputs(model))
     splits = _load_splits(manifest, settings)
     began = origin.describe(settings, manifest, splits, model, strategy.num_replicas_in_sync)
     if saved:
@@ -250,7 +257,7 @@ def main(argv: list[str]) -> int:
         text = resume(folder)
     else:
         settings = config.from_flags(flag_values)
-        folder = flag_values.run or f"runs/{settings.backbone}_{settings.task}_{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = flag_values.run or f"runs/{settings.backbone}_{settings.kind}_{time.strftime('%Y%m%d-%H%M%S')}"
         text = train(settings, folder, overwrite=flag_values.overwrite)
     print(text)
     print(f"\ntrained in {(time.monotonic() - started) / 60:.1f} minutes; the figures above are of validation")

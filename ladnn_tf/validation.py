@@ -128,11 +128,12 @@ class Validation(keras.callbacks.Callback):
         labels = self._split.labels
         logits = runs.predict_logits(self._predictor, self._split.images)
         per_image = losses.per_image_loss(labels, logits, self._settings.covid_weight)
-        covid = losses.covid_loss(labels[COVID], logits[COVID])
+        found = logits[COVID] if COVID in logits else losses.covid_against_rest(logits["classes"])
+        found = keras.ops.convert_to_numpy(found)
         return {
             "val_loss": float(np.mean(per_image)),
-            "val_covid_loss": float(np.mean(covid)),
-            "val_auc": _auc(labels[COVID][:, 0], logits[COVID][:, 0]),
+            "val_covid_loss": float(np.mean(losses.covid_loss(labels[COVID], found))),
+            "val_auc": _auc(labels[COVID][:, 0], found[:, 0]),
         }
 
 

@@ -7,6 +7,7 @@ continued at epoch e sees what an uninterrupted one would have seen.
 import dataclasses
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from ladnn_tf.data import preprocess
-from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.labels import CLASSES, COVID, LESIONS
 
 UNKNOWN = -1.0
 """The value that stands for an unknown lesion label in `y["lesions"]`; the loss masks it."""
@@ -153,17 +154,59 @@ def load_images(frame: pd.DataFrame, size: int, cache: str = "memory") -> np.nda
     return images
 
 
-def targets(frame: pd.DataFrame, lesion_targets: str = "positives") -> dict[str, np.ndarray]:
+def diagnoses(frame: pd.DataFrame) -> pd.Series:
+    """The diagnosis of each row of a manifest; where it is empty and the image is of COVID-19, that."""
+    return frame["diagnosis"].where((frame["diagnosis"] != "") | (frame[COVID] != 1), CLASSES[0])
+
+
+def select_classes(frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The rows whose diagnosis is one of the classes, all rows for a model without classes.
+
+    Raises:
+        ValueError: if there are none of a class, or the diagnosis and the label of COVID-19 contradict each other.
+    """
+    if not classes:
+        return frame
+    found = diagnoses(frame)
+    source = frame.attrs.get("path", "the manifest")
+    contradicting = (found == CLASSES[0]) != (frame[COVID] == 1)
+    if contradicting.any():
+        row = frame.index[contradicting][0]
+        raise ValueError(
+            f"{source}, row {frame['row'][row]}: the diagnosis is {found[row] or 'empty'}, but covid is "
+            f"{frame[COVID][row]}; mend one of them"
+        )
+    missing = [name for name in classes if not (found == name).any()]
+    if missing:
+        raise ValueError(
+            f"{source} has no image with the diagnosis {missing[0]} in a split that needs it; fill the column "
+            "`diagnosis`, or give other --classes"
+        )
+    kept = found.isin(classes)
+    if not kept.all():
+        logging.info("%d of %d images are of none of %s: left out", (~kept).sum(), len(frame), ", ".join(classes))
+    return frame[kept].reset_index(drop=True)
+
+
+def targets(
+    frame: pd.DataFrame, lesion_targets: str = "positives", classes: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """The labels as the loss takes them.
 
     Args:
-        frame: manifest rows.
+        frame: manifest rows, from `select_classes`.
         lesion_targets: `positives` (an unknown lesion stays unknown) or `all` (a COVID-negative image counts as
             having none of the five; an unlabelled positive stays unknown).
+        classes: of a model with a softmax, in order.
 
     Returns:
-        `covid` (N, 1) float32, 1 or 0, and `lesions` (N, 5) float32, 1, 0 or `UNKNOWN`.
+        `covid` (N, 1) float32, 1 or 0, and `lesions` (N, 5) float32, 1, 0 or `UNKNOWN`; of a model with C classes
+        `covid`, and one-hot (N, C) float32 for each of its heads `classes`, `image` and `regions`.
     """
+    if classes:
+        one_hot = (diagnoses(frame).to_numpy(str)[:, None] == np.array(classes)).astype(np.float32)
+        covid = frame[COVID].to_numpy(np.float32)[:, None]
+        return {COVID: covid, **dict.fromkeys(("classes", "image", "regions"), one_hot)}
     covid = frame[COVID].to_numpy(np.float32)[:, None]
     lesions = frame[list(LESIONS)].to_numpy(np.float32)
     if lesion_targets == "all":

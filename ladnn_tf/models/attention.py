@@ -115,8 +115,13 @@ def attention_model(model: keras.Model, method: str = "gradcam++") -> keras.Mode
         has neither lesions nor their maps.
 
     Raises:
-        ValueError: for an unknown method.
+        ValueError: for an unknown method, or a model with classes.
     """
+    if "classes" in model.output:
+        raise ValueError(
+            "attention maps are LA-DNN's; what a model with classes looked at, DRENet's boxes show (python -m "
+            "ladnn_tf.predict --run=... --series=... --out=FOLDER)"
+        )
     dense = {head: model.get_layer(f"{head}_logits") for head in model.output}
     kernel = np.concatenate([ops.convert_to_numpy(layer.kernel) for layer in dense.values()], axis=1)
     layer = AttentionMaps(kernel.shape[1], method, name="attention")

@@ -1,6 +1,7 @@
 """LA-DNN: one trunk, twin sigmoid heads (Liu et al. 2020, Figure 2). The baseline is the same with one head."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import keras
@@ -65,25 +66,9 @@ def build_model(
         ValueError: for an unknown backbone, task or precision, a size below 32, or weights that do not fit
             or were trained with another normalisation.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone should be one of {', '.join(BACKBONES)}. Received: {backbone!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision should be one of {', '.join(PRECISIONS)}. Received: {precision!r}")
-    if image_size < _MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size should be at least {_MIN_IMAGE_SIZE} pixels. Received: {image_size}")
     widths = heads(task)
-    source = initial_weights(backbone, weights, normalisation)
-    with _dtype_policy(precision):
-        images = keras.Input((image_size, image_size, 3), name="images")
-        mean, std = source.normalisation.mean, source.normalisation.std
-        normalised = layers.Rescaling(
-            scale=[1.0 / s for s in std],
-            offset=[-m / s for m, s in zip(mean, std, strict=True)],
-            dtype="float32",
-            name=NORMALISATION_LAYER,
-        )(images)
-        trunk = build_backbone(backbone, normalised, batch_norm_momentum)
-        source.load(trunk)
+    with dtype_policy(precision):
+        images, _, trunk = normalised_trunk(backbone, image_size, weights, normalisation, batch_norm_momentum)
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="features")(trunk.output)
         outputs = {}
         for head, width in widths.items():
@@ -93,16 +78,57 @@ def build_model(
     return keras.Model(images, outputs, name=f"{task}_{backbone}")
 
 
-def logits_model(model: keras.Model) -> keras.Model:
-    """The same network (same layers, same weights) up to the logits, on which the loss is computed.
+def normalised_trunk(
+    backbone: str,
+    image_size: int,
+    weights: str,
+    normalisation: Normalisation | None,
+    batch_norm_momentum: float,
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.Model]:
+    """What all networks of this project begin with; call it within `dtype_policy`.
 
     Args:
-        model: from `build_model`, or loaded from a run.
+        backbone, image_size, weights, normalisation, batch_norm_momentum: as `build_model`.
 
     Returns:
-        A model from images `(B, S, S, 3)` to logits `{"covid": (B, 1), "lesions": (B, 5)}`, float32.
+        The images `(B, S, S, 3)` in [0, 255], the normalised images, and the trunk with its initial weights.
+
+    Raises:
+        ValueError: as `build_model`.
     """
-    outputs = {head: model.get_layer(f"{head}_logits").output for head in model.output}
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone should be one of {', '.join(BACKBONES)}. Received: {backbone!r}")
+    if image_size < _MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size should be at least {_MIN_IMAGE_SIZE} pixels. Received: {image_size}")
+    source = initial_weights(backbone, weights, normalisation)
+    images = keras.Input((image_size, image_size, 3), name="images")
+    mean, std = source.normalisation.mean, source.normalisation.std
+    normalised = layers.Rescaling(
+        scale=[1.0 / s for s in std],
+        offset=[-m / s for m, s in zip(mean, std, strict=True)],
+        dtype="float32",
+        name=NORMALISATION_LAYER,
+    )(images)
+    trunk = build_backbone(backbone, normalised, batch_norm_momentum)
+    source.load(trunk)
+    return images, normalised, trunk
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The same network (same layers, same weights) up to the logits.
+
+    Args:
+        model: from `build_model` or `drenet.py`, or loaded from a run.
+
+    Returns:
+        A model from images `(B, S, S, 3)` to logits `{"covid": (B, 1), "lesions": (B, 5)}`, float32; of a model
+        with classes `covid`, `classes` `(B, C)` and what else it gives. Outputs without logits, as boxes, stay.
+    """
+    names = {layer.name for layer in model.layers}
+    outputs = {
+        head: model.get_layer(f"{head}_logits").output if f"{head}_logits" in names else tensor
+        for head, tensor in model.output.items()
+    }
     return keras.Model(model.input, outputs, name=f"{model.name}_logits")
 
 
@@ -116,6 +142,7 @@ def float32_copy(model: keras.Model) -> keras.Model:
         The same network with copies of the same weights.
     """
 
+    @functools.cache  # a layer that stands at two places of the graph is one layer in the copy, too
     def in_float32(layer):
         return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
 
@@ -125,14 +152,19 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
 
 def trunk_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers before the pooling: what a frozen-backbone phase does not train."""
-    names = [layer.name for layer in model.layers]
-    return model.layers[: names.index("features")]
+    """All layers before the pooling of the whole image: what a frozen-backbone phase does not train."""
+    return keras.Model(model.input, model.get_layer("features").input).layers
 
 
 @contextlib.contextmanager
-def _dtype_policy(precision: str) -> Iterator[None]:
-    # Keras Applications takes no dtype, only the global policy.
+def dtype_policy(precision: str) -> Iterator[None]:
+    """Builds layers in a precision: Keras Applications takes no dtype, only the global policy.
+
+    Raises:
+        ValueError: if it is none of `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision should be one of {', '.join(PRECISIONS)}. Received: {precision!r}")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
