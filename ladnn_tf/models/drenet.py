@@ -113,7 +113,7 @@ def build_drenet(
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="features")(trunk.output)
         boxes, scores = _proposals(trunk.output, image_size, regions)
         confidences = layers.Activation("sigmoid", dtype="float32", name="scores")(scores)
-        views = Views(view_size, name="views")(normalised, boxes, confidences)
+        views = Views(image_size, view_size, name="views")(normalised, boxes, confidences)
         seen = _again(keras.Model(normalised, trunk.output), views)
         seen = layers.GlobalAveragePooling2D(dtype="float32", name="view_features")(seen)
         seen = PerImage(regions.count + 1, name="views_per_image")(seen)

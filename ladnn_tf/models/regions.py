@@ -136,17 +136,19 @@ class Views(keras.layers.Layer):
     one pass of the trunk sees them all. No gradient flows from here to boxes and confidences.
 
     Args:
+        image_size: side S of the images, pixels, which a pipeline's tensors do not always know.
         view_size: side of every view, pixels.
     """
 
-    def __init__(self, view_size: int, **kwargs):
+    def __init__(self, image_size: int, view_size: int, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.image_size = image_size
         self.view_size = view_size
 
     def call(self, images, boxes, confidences):
         """Images `(B, S, S, 3)`, boxes `(B, K, 4)` in pixels, confidences `(B, K)` to `(B (K + 1), v, v, 3)`."""
         boxes, confidences = ops.stop_gradient(boxes), ops.stop_gradient(confidences)
-        size, regions, out = images.shape[1], boxes.shape[1], self.view_size
+        size, regions, out = self.image_size, boxes.shape[1], self.view_size
         top, left, bottom, right = (boxes[..., side] for side in range(4))
         rows = interpolation(top, bottom - 1.0, out, size)
         columns = interpolation(left, right - 1.0, out, size)
@@ -160,7 +162,7 @@ class Views(keras.layers.Layer):
         return ops.reshape(together, (-1, out, out, 3))
 
     def _second(self, images, boxes, confidences):
-        size = images.shape[1]
+        size = self.image_size
         places = np.arange(size, dtype=np.float32) + 0.5
         inside = [
             ops.cast((places > boxes[..., first, None]) & (places < boxes[..., first + 2, None]), "float32")
@@ -181,7 +183,7 @@ class Views(keras.layers.Layer):
         return (batch, self.view_size, self.view_size, images_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "view_size": self.view_size}
+        return {**super().get_config(), "image_size": self.image_size, "view_size": self.view_size}
 
 
 @keras.saving.register_keras_serializable(package="ladnn_tf")
