@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from absl import flags
 
-from ladnn_tf import command, metrics, report, report_text, runs
-from ladnn_tf.card import write_card
+from ladnn_tf import command, metrics, person, report, report_text, runs
+from ladnn_tf.card import PersonRule, write_card
 from ladnn_tf.files import file_sha256
 from ladnn_tf.labels import COVID, SPLITS
 
@@ -31,6 +31,25 @@ def operating_point(run: runs.Run, target_sensitivity: float | None) -> tuple[fl
     return threshold, runs.threshold_rule(target_sensitivity)
 
 
+def person_rule(run: runs.Run, target_sensitivity: float | None) -> PersonRule | None:
+    """How slices become a person's answer, at an operating point as by `operating_point`.
+
+    Args:
+        run: whose card and validation predictions are read.
+        target_sensitivity: to be reached over persons of validation; None for the card's rule.
+
+    Returns:
+        The rule; None where the card has none, and where validation cannot tell (`person.choose_rule`).
+    """
+    if target_sensitivity is None:
+        return run.card.person
+    return _chosen_on(runs.read_predictions(run.folder, "validation"), target_sensitivity)
+
+
+def _chosen_on(table: pd.DataFrame, target_sensitivity: float) -> PersonRule | None:
+    return person.choose_rule(table["patient"], table[COVID], table[f"{COVID}_probability"], target_sensitivity)
+
+
 def evaluate(
     run: runs.Run,
     split: str,
@@ -48,9 +67,11 @@ def evaluate(
         run: the model and its card.
         split: `train`, `validation` or `test`.
         manifest: the data; the run's own, or another for an external test.
-        out: folder for both files; the run's own folder also gets the figures into its card.
-        target_sensitivity: chooses another threshold on the run's validation predictions; the figures then have a
-            name of their own in `metrics.json` and do not enter the card. None: the card's threshold.
+        out: folder for both files; the run's own folder also gets the figures into its card, and of `validation`
+            the rule for persons where the card has none.
+        target_sensitivity: chooses other thresholds, of slices and of persons, on the run's validation
+            predictions; the figures then have a name of their own in `metrics.json` and do not enter the card.
+            None: the thresholds of the card.
         prevalence: share of COVID-19 in (0, 1) for which PPV and NPV are worked out; None for none.
         resamples: bootstrap resamples over patients.
         seed: of the resamples.
@@ -73,11 +94,15 @@ def evaluate(
     table = runs.predict_split(run, manifest, split)
     if own_data:
         runs.count_look(run, split)
+    of_persons = person_rule(run, target_sensitivity)
+    if of_persons is None and own and split == "validation":  # a run of before cards had it
+        of_persons = _chosen_on(table, run.config.target_sensitivity)
     evaluation = report.evaluate_predictions(
         table,
         threshold=threshold,
         temperature=run.card.temperature,
         threshold_rule=rule,
+        person=of_persons,
         prevalence=prevalence,
         resamples=resamples,
         seed=seed,
@@ -88,7 +113,7 @@ def evaluate(
     runs.write_metrics(out, name, evaluation, run.card.model_sha256)
     if own and target_sensitivity is None:
         figures = {**run.card.metrics, split: runs.card_metrics(evaluation)}
-        write_card(dataclasses.replace(run.card, metrics=figures), run.folder / "card.json")
+        write_card(dataclasses.replace(run.card, metrics=figures, person=of_persons), run.folder / "card.json")
     return table, evaluation
 
 
@@ -148,7 +173,7 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_float(
         "target_sensitivity",
         None,
-        "choose the threshold anew on validation (default: the card's)",
+        "choose the thresholds anew on validation (default: the card's)",
         0.01,
         1.0,
         **fv,

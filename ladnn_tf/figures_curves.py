@@ -19,7 +19,7 @@ MOST_LINES = len(COLOURS)
 MOST_BANDS = 2
 """With more lines the bands would cover each other; the intervals in the legend remain."""
 
-_DASHES = {"ladnn": "-", "baseline": (0, (5, 2))}
+_DASHES = {"ladnn": "-", "drenet": "-", "baseline": (0, (5, 2)), "trunk": (0, (5, 2))}
 _MARKERS = "osD^vPX"
 _GREY = "0.55"
 _HISTOGRAM_BINS = np.arange(21) / 20
@@ -226,7 +226,7 @@ def _decided(line: Line, loaded: Mapping[str, runs.Run], decided: Mapping[str, n
 def _draw_operating_points(
     axes: Axes, number: int, line: Line, at: tuple[np.ndarray, np.ndarray], text: str
 ) -> None:
-    filled = COLOURS[number] if line.task == "ladnn" else "white"
+    filled = COLOURS[number] if _DASHES[line.task] == "-" else "white"
     axes.plot(
         *at,
         color=COLOURS[number],

@@ -10,7 +10,7 @@ import pandas as pd
 from ladnn_tf import calibration, metrics, runs, same_images
 from ladnn_tf.labels import COVID, LESIONS
 
-TASK_NAMES = {"ladnn": "LA-DNN", "baseline": "baseline"}
+TASK_NAMES = {"ladnn": "LA-DNN", "baseline": "baseline", "trunk": "plain trunk", "drenet": "DRENet"}
 
 HISTORY = ("epoch", "loss", "val_loss", "val_covid_loss", "val_auc", "learning_rate")
 """Columns of every `history.csv`; LA-DNN's has `covid_loss` and `lesions_loss` too."""

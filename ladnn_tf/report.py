@@ -2,7 +2,8 @@
 
 Nothing here needs a model: the input is a DataFrame with a row per image and the columns `image, patient,
 source, sex, age, covid` (0 or 1), `covid_logit`, `covid_probability` (= sigmoid(covid_logit / temperature)),
-the five lesions (1, 0 or NaN for unknown) and, unless it is the baseline's, `<lesion>_probability` for each.
+the five lesions (1, 0 or NaN for unknown) and, of LA-DNN, `<lesion>_probability` for each. A model with a softmax
+has `<class>_probability` for each of its classes, with sum 1; its table needs the column `diagnosis`, too.
 """
 
 import dataclasses
@@ -10,17 +11,17 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from ladnn_tf import calibration, intervals, metrics, same_images
+from ladnn_tf import calibration, intervals, metrics, person_report, report_metrics, same_images
+from ladnn_tf.card import PersonRule
 from ladnn_tf.data.sources import OTHER_SOURCES, pooled_sources
 from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.report_metrics import LEVEL, counts
 
 SMALLEST_SOURCE = 10
 """Sources with fewer images than this are pooled as `OTHER_SOURCES`."""
 
 AGE_BANDS = {"0 to 39": (0, 40), "40 to 59": (40, 60), "60 and over": (60, np.inf)}
 """Bands of age in years: from, inclusive, to below."""
-
-LEVEL = 0.95
 
 _REQUIRED = ("image", "patient", "source", "sex", "age", COVID, "covid_logit", "covid_probability", *LESIONS)
 
@@ -31,6 +32,7 @@ def evaluate_predictions(
     threshold: float,
     temperature: float,
     threshold_rule: str,
+    person: PersonRule | None = None,
     prevalence: float | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -42,6 +44,8 @@ def evaluate_predictions(
         threshold: of the calibrated COVID-19 probability, in [0, 1], chosen on validation.
         temperature: that the probabilities were calibrated with, fitted on validation.
         threshold_rule: how the threshold was chosen, in words.
+        person: how slices become a person's answer, chosen on validation; `None` where there is no such rule
+            (older runs), for the mean over the slices at `threshold`.
         prevalence: share of COVID-19, in (0, 1), at which to give predictive values; `None` for none.
         resamples: bootstrap resamples of the patients.
         seed: of the resamples.
@@ -52,8 +56,10 @@ def evaluate_predictions(
         - `covid`: the metrics of the probabilities, Brier score and calibration error before the temperature
           too (`..._uncalibrated`), and under `at_0.5` and `at_threshold` `threshold`, `rule`, the metrics of
           the decision and the `confusion` matrix;
+        - `persons`: the same with a row per patient (`person_report.evaluate_persons`);
+        - `classes`: of images and of persons (`person_report.evaluate_classes`); empty for models without classes;
         - `lesions`: per lesion `images` with a known label, `patients`, `positives`, `auc`,
-          `average_precision`; empty for the baseline. Only lesion-annotated COVID-19 images have a known
+          `average_precision`; empty for models without lesions. Only lesion-annotated COVID-19 images have a known
           label, unless the data say more;
         - `subgroups`: by `source`, `sex` and `age` the number of `unknown` and `groups`, each with `images`,
           `patients`, `positives`, `auc` and, at the chosen threshold, `sensitivity` and `specificity`.
@@ -63,17 +69,20 @@ def evaluate_predictions(
 
     Raises:
         ValueError: if a column is missing, the table is empty, an image occurs twice, a patient is missing,
-            a label or a probability is out of range, or probabilities and temperature disagree.
+            a label or a probability is out of range, probabilities and temperature disagree, or a patient has
+            images of two diagnoses although the model tells them apart.
     """
     _check_table(test)
     _check_temperature(test, temperature)
     options = {"resamples": resamples, "seed": seed, "level": LEVEL}
     return {
-        **_counts(test, test[COVID]),
+        **counts(test, test[COVID]),
         **options,
         "temperature": float(temperature),
         "prevalence": prevalence,
         "covid": _evaluate_covid(test, threshold, threshold_rule, prevalence, options),
+        "persons": person_report.evaluate_persons(test, person, threshold, prevalence, options),
+        "classes": person_report.evaluate_classes(test, options),
         "lesions": _evaluate_lesions(test, options),
         "subgroups": {
             name: _evaluate_groups(test, groups, threshold, options)
@@ -140,7 +149,7 @@ def compare(
         a["patient"], statistic(a, thresholds[0]), statistic(b, thresholds[1]), **options
     )
     return {
-        **_counts(a, a[COVID]),
+        **counts(a, a[COVID]),
         **options,
         "thresholds": [float(threshold) for threshold in thresholds],
         "metrics": {name: dataclasses.asdict(difference) for name, difference in differences.items()},
@@ -178,70 +187,24 @@ def _check_temperature(table: pd.DataFrame, temperature: float) -> None:
         )
 
 
-def _counts(table: pd.DataFrame, labels: pd.Series) -> dict[str, int]:
-    return {
-        "images": len(table),
-        "patients": int(table["patient"].nunique()),
-        "positives": int(labels.sum()),
-    }
-
-
 def _evaluate_covid(
     table: pd.DataFrame, threshold: float, rule: str, prevalence: float | None, options: dict
 ) -> dict:
     labels, probabilities = metrics.checked(table[COVID], table["covid_probability"])
-    before = calibration.calibrated_probabilities(table["covid_logit"], 1.0)
-    points = {"at_0.5": (0.5, "fixed"), "at_threshold": (float(threshold), rule)}
-
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        values = metrics.probability_metrics(labels, probabilities, weights)
-        uncalibrated = metrics.probability_metrics(labels, before, weights)
-        values |= {f"{name}_uncalibrated": uncalibrated[name] for name in ("brier", "ece")}
-        for point, (at, _) in points.items():
-            decided = metrics.threshold_metrics(labels, probabilities, at, weights)
-            if prevalence is not None:
-                decided["ppv_at_prevalence"], decided["npv_at_prevalence"] = metrics.predictive_values(
-                    decided["sensitivity"], decided["specificity"], prevalence
-                )
-            values |= {f"{point}/{name}": value for name, value in decided.items()}
-        return values
-
-    result = {point: {"threshold": at, "rule": text} for point, (at, text) in points.items()}
-    for key, interval in intervals.bootstrap_patients(table["patient"], statistic, **options).items():
-        point, _, name = key.rpartition("/")
-        if point:
-            interval = _with_wilson(interval, name, table, labels, probabilities >= points[point][0])
-        (result[point] if point else result)[name] = dataclasses.asdict(interval)
-    ones = np.ones((1, len(labels)))
-    for point, (at, _) in points.items():
-        cells = metrics.confusion(labels, probabilities, at, ones)
-        result[point]["confusion"] = {cell: int(count[0]) for cell, count in cells.items()}
-    return result
-
-
-def _with_wilson(
-    interval: intervals.Interval,
-    name: str,
-    table: pd.DataFrame,
-    labels: np.ndarray,
-    predicted: np.ndarray,
-) -> intervals.Interval:
-    """Returns Wilson's interval for a share of exactly 0 or 1, which a bootstrap cannot give; else the same.
-
-    The trials are patients, not images: the images of a patient may be right or wrong together.
-    """
-    counted = {
-        "sensitivity": labels == 1,
-        "specificity": labels == 0,
-        "precision": predicted,
-        "npv": ~predicted,
-        "accuracy": np.ones(len(labels), bool),
+    points = {
+        "at_0.5": report_metrics.Point(0.5, "fixed", probabilities),
+        "at_threshold": report_metrics.Point(float(threshold), rule, probabilities),
     }
-    if name not in counted or interval.value not in (0.0, 1.0) or interval.low is not None:
-        return interval
-    trials = int(table.loc[counted[name], "patient"].nunique())
-    low, high = intervals.wilson_interval(round(interval.value * trials), trials, LEVEL)
-    return dataclasses.replace(interval, low=low, high=high, method="wilson")
+    before = calibration.calibrated_probabilities(table["covid_logit"], 1.0)
+    return report_metrics.diagnosis(
+        table["patient"],
+        labels,
+        probabilities,
+        points,
+        options,
+        uncalibrated=before,
+        prevalence=prevalence,
+    )
 
 
 def _evaluate_lesions(table: pd.DataFrame, options: dict) -> dict:
@@ -253,7 +216,7 @@ def _evaluate_lesions(table: pd.DataFrame, options: dict) -> dict:
         values = {"auc": intervals.Interval(None), "average_precision": intervals.Interval(None)}
         if known[lesion].nunique() == 2:
             values = _bootstrap_probabilities(known, known[lesion], known[f"{lesion}_probability"], options)
-        result[lesion] = _counts(known, known[lesion]) | {
+        result[lesion] = counts(known, known[lesion]) | {
             name: dataclasses.asdict(values[name]) for name in ("auc", "average_precision")
         }
     return result
@@ -298,7 +261,9 @@ def _evaluate_group(group: pd.DataFrame, threshold: float, options: dict) -> dic
         }
 
     found = intervals.bootstrap_patients(group["patient"], statistic, **options)
-    return _counts(group, group[COVID]) | {
-        name: dataclasses.asdict(_with_wilson(interval, name, group, labels, probabilities >= threshold))
+    return counts(group, group[COVID]) | {
+        name: dataclasses.asdict(
+            report_metrics.decision_interval(interval, name, group["patient"], labels, probabilities >= threshold)
+        )
         for name, interval in found.items()
     }

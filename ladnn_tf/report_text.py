@@ -1,9 +1,11 @@
 """The text that `evaluate` prints: the numbers of `report.py` as aligned tables."""
 
+import textwrap
 from collections.abc import Sequence
 
 from ladnn_tf import metrics
-from ladnn_tf.labels import LESION_NAMES
+from ladnn_tf.labels import CLASS_NAMES, LESION_NAMES
+from ladnn_tf.metrics_classes import CLASS_METRICS, MACRO
 
 _TITLES = {
     "auc": "AUC",
@@ -20,12 +22,15 @@ _TITLES = {
     "accuracy": "accuracy",
     "ppv_at_prevalence": "PPV at prevalence {:.3g} %",
     "npv_at_prevalence": "NPV at prevalence {:.3g} %",
+    "recall": "recall",
 }
 _AS_PERCENT = {
     *("sensitivity", "specificity", "precision", "npv", "f1", "accuracy"),
-    *("ppv_at_prevalence", "npv_at_prevalence"),
+    *("ppv_at_prevalence", "npv_at_prevalence", "recall"),
 }
 _LONGEST_NAME = 44  # some sources are a paper's whole title
+_LONGEST_LIST = 5
+_LINE = 115
 _COUNTS = ("images", "patients", "positives")
 
 
@@ -42,8 +47,8 @@ def format_report(report: dict) -> str:
     parts = [
         _heading("COVID-19", report),
         f"Temperature {report['temperature']:.3f}, fitted on validation.",
-        _table([("", f"value [{report['level']:.0%} interval]"), *probability_rows]),
-        _table(
+        aligned([("", f"value [{report['level']:.0%} interval]"), *probability_rows]),
+        aligned(
             [
                 ("positive from a probability of", *(f"{point['threshold']:.4f}" for point in points)),
                 ("", *(f"({point['rule']})" for point in points)),
@@ -52,6 +57,9 @@ def format_report(report: dict) -> str:
         ),
         *(_format_confusion(point) for point in points),
     ]
+    parts += _format_persons(report)
+    if report["classes"]:
+        parts += _format_classes(report["classes"])
     if report["lesions"]:
         named = {f"{LESION_NAMES[lesion]} ({lesion})": row for lesion, row in report["lesions"].items()}
         parts.append("Lesions, over the images whose label of the lesion is known")
@@ -73,7 +81,7 @@ def format_comparison(comparison: dict, names: tuple[str, str]) -> str:
         rows.append((_title(name), _number(name, row["a"]), _number(name, row["b"]), change, p))
     meaning = f"The difference is {names[0]} minus {names[1]}. p is two-sided, of each line by itself."
     title = f"{names[0]} against {names[1]}"
-    return _with_notes([_heading(title, comparison), _table(rows), meaning], comparison)
+    return _with_notes([_heading(title, comparison), aligned(rows), meaning], comparison)
 
 
 def _heading(title: str, counts: dict) -> str:
@@ -105,15 +113,79 @@ def _cell(name: str, interval: dict, sign: str = "") -> str:
     return f"{number} [{limits}]{wilson}{'+' if interval['undefined_resamples'] and not wilson else ''}"
 
 
-def _format_confusion(point: dict) -> str:
+def _format_confusion(point: dict, who: str = "") -> str:
     cells = point["confusion"]
-    return _table(
+    return aligned(
         [
-            (f"at {point['threshold']:.4f}", "predicted COVID-19", "predicted other"),
+            (f"{who}at {point['threshold']:.4f}", "predicted COVID-19", "predicted other"),
             ("COVID-19", str(cells["tp"]), str(cells["fn"])),
             ("other", str(cells["fp"]), str(cells["tn"])),
         ]
     )
+
+
+def _format_persons(report: dict) -> list[str]:
+    """Returns the slices' figures and the persons' side by side."""
+    slices, section = report["covid"], report["persons"]
+    persons, names = section["covid"], section["both_labels"]
+    count, positive = section["patients"], section["positives"]
+    sentences = [
+        f"Persons: {count} patients, {positive} positive, as at least one of their images is; "
+        f"{section['single_image']} with a single image"
+    ]
+    if names:
+        listed = ", ".join(names[:_LONGEST_LIST]) + (", ..." if len(names) > _LONGEST_LIST else "")
+        sentences.append(f"{len(names)} have images of both labels, and count as positive: {listed}")
+    points = [group[point] for point in ("at_0.5", "at_threshold") for group in (slices, persons)]
+    sentences += [f"Persons at {point['threshold']:.4f}: {point['rule']}" for point in (points[1], points[3])]
+    probability_rows = [
+        (_title(name), _cell(name, slices[name]), _cell(name, persons[name]))
+        for name in metrics.PROBABILITY_METRICS
+    ]
+    difference = section["auc_difference"]
+    if difference["low"] is not None:
+        change = _cell("auc", difference | {"value": difference["difference"]}, sign="+")
+        probability_rows.insert(1, ("AUC, persons minus slices", "", f"{change} p {difference['p']:.4f}"))
+    decision_rows = [
+        (_title(name, report["prevalence"]), *(_cell(name, point[name]) for point in points))
+        for name in _TITLES
+        if name in points[0]
+    ]
+    at = [
+        f"{who} at {point['threshold']:.4f}" for who, point in zip(("slices", "persons") * 2, points, strict=True)
+    ]
+    return [
+        "\n".join(textwrap.fill(f"{sentence}.", _LINE) for sentence in sentences),
+        aligned([("", "slices", "persons"), *probability_rows]),
+        aligned([("", *at), *decision_rows]),
+        *(_format_confusion(persons[point], "persons ") for point in ("at_0.5", "at_threshold")),
+    ]
+
+
+def _format_classes(section: dict) -> list[str]:
+    """Returns the metrics of the classes, of slices and of persons, and both confusion matrices."""
+    titles = {name: CLASS_NAMES[name] for name in section["names"]}
+    left_out = f"; {section['left_out']} of another diagnosis, or of none, left out" if section["left_out"] else ""
+    heading = f"Classes, by the highest probability: {section['images']} images of {section['patients']} patients"
+    kinds = {kind: section[kind] for kind in ("slices", "persons") if section[kind]}
+    if not kinds:
+        return [heading + left_out]
+    rows = [("", *kinds), ("accuracy", *(_cell("accuracy", kind["accuracy"]) for kind in kinds.values()))]
+    for group, title in {MACRO: "mean over classes", **titles}.items():
+        rows += [
+            (f"{title}: {_title(name)}", *(_cell(name, kind[group][name]) for kind in kinds.values()))
+            for name in CLASS_METRICS
+        ]
+    matrices = [
+        aligned(
+            [
+                (kind, *(f"predicted {title}" for title in titles.values())),
+                *((title, *map(str, row)) for title, row in zip(titles.values(), found["confusion"], strict=True)),
+            ]
+        )
+        for kind, found in kinds.items()
+    ]
+    return [heading + left_out, aligned(rows), *matrices]
 
 
 def _format_groups(kind: str, groups: dict[str, dict], metric_names: Sequence[str]) -> str:
@@ -122,7 +194,7 @@ def _format_groups(kind: str, groups: dict[str, dict], metric_names: Sequence[st
         counts = (str(row[count]) for count in _COUNTS)
         name = group if len(group) <= _LONGEST_NAME else group[: _LONGEST_NAME - 3] + "..."
         rows.append((name, *counts, *(_cell(metric, row[metric]) for metric in metric_names)))
-    return _table(rows)
+    return aligned(rows)
 
 
 def _with_notes(parts: Sequence[str], report: dict) -> str:
@@ -142,7 +214,7 @@ def _with_notes(parts: Sequence[str], report: dict) -> str:
     return text + "\n\n" + "\n".join(notes) + "\n"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows of text as aligned columns; a row may be shorter than the others."""
     columns = max(map(len, rows))
     filled = [(*row, *[""] * (columns - len(row))) for row in rows]

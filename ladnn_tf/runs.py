@@ -21,7 +21,7 @@ from ladnn_tf import checkpoint
 from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.card import Card, read_card
 from ladnn_tf.config import TrainConfig, read_config
-from ladnn_tf.data import pipeline
+from ladnn_tf.data import lung_images, pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.devices import grow_gpu_memory
 from ladnn_tf.files import file_sha256, write_atomically
@@ -153,7 +153,7 @@ def load_run(folder: str | Path) -> Run:
         if getattr(card, field) != setting:
             raise ValueError(
                 f"{folder} holds files of two runs: its card.json has {field}={getattr(card, field)}, its "
-                f"config.flags {setting}; copy the whole folder of the run again"
+                f"config.flags --{field}={setting}; copy the whole folder of the run again"
             )
     manifest = card.manifest if isinstance(card.manifest, dict) else {}
     if not all(isinstance(manifest.get(key), str) for key in ("file", "sha256")):
@@ -246,7 +246,7 @@ def predict_split(run: Run, manifest: str | Path, split: str) -> pd.DataFrame:
     """
     frame = pipeline.select_classes(select_split(read_manifest(manifest), split), run.card.classes)
     pipeline.verify_images(frame)
-    images = pipeline.load_images(frame, run.card.image_size)
+    frame, images = lung_images.load_split(frame, run.card.image_size, run.card.lungs)
     logits = predict_logits(logits_model(run.model), images)
     return predictions_table(frame, logits, run.card.temperature, run.card.classes)
 

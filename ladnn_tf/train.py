@@ -17,9 +17,9 @@ import pandas as pd
 import tensorflow as tf
 from absl import flags
 
-from ladnn_tf import calibration, checkpoint, command, config, metrics, origin, report, report_text, runs
+from ladnn_tf import calibration, checkpoint, command, config, metrics, origin, person, report, report_text, runs
 from ladnn_tf.card import Card, Window, write_card
-from ladnn_tf.data import pipeline
+from ladnn_tf.data import lung_images, pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.devices import synchronise_batch_norm, training_strategy
 from ladnn_tf.files import file_sha256, write_atomically
@@ -43,14 +43,14 @@ def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[s
             raise ValueError(f"{settings.manifest}: the {name} split has one class only; make another split")
     if settings.verify_images:
         pipeline.verify_images(pd.concat(frames.values()))
-    return {
-        name: Split(
-            frame,
-            pipeline.load_images(frame, settings.image_size, settings.cache),
-            pipeline.targets(frame, settings.lesion_targets, settings.class_names),
-        )
-        for name, frame in frames.items()
-    }
+    splits = {}
+    for name, frame in frames.items():
+        # The background is filled in training only (Song et al. 2021, Figure 1).
+        shown = "extracted" if settings.lungs == "filled" and name != "train" else settings.lungs
+        options = {"cache": settings.cache, "seed": settings.seed}
+        kept, images = lung_images.load_split(frame, settings.image_size, shown, **options)
+        splits[name] = Split(kept, images, pipeline.targets(kept, settings.lesion_targets, settings.class_names))
+    return splits
 
 
 def _finish(
@@ -73,8 +73,11 @@ def _finish(
     table = runs.predictions_table(split.frame, logits, temperature, settings.class_names)
     threshold = metrics.choose_threshold(labels, table[f"{COVID}_probability"], settings.target_sensitivity)
     rule = runs.threshold_rule(settings.target_sensitivity)
+    of_persons = person.choose_rule(
+        split.frame["patient"], labels, table[f"{COVID}_probability"], settings.target_sensitivity
+    )
     evaluation = report.evaluate_predictions(
-        table, threshold=threshold, temperature=temperature, threshold_rule=rule
+        table, threshold=threshold, temperature=temperature, threshold_rule=rule, person=of_persons
     )
     runs.write_predictions(folder, "validation", table)
     model_sha256 = file_sha256(folder / "model.keras")
@@ -102,6 +105,7 @@ def _finish(
         classes=settings.class_names,
         window=Window(settings.window_level, settings.window_width),
         lungs="whole" if settings.lungs == "whole" else "extracted",
+        person=of_persons,
     )
     write_card(card, folder / "card.json")
     return report_text.format_report(evaluation)

@@ -1,13 +1,15 @@
 """The command that evaluates a run."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from ladnn_tf import evaluate, runs
+from ladnn_tf import evaluate, person, runs
+from ladnn_tf.card import PersonRule, write_card
 
 
 @pytest.fixture
@@ -39,6 +41,56 @@ def test_another_target_sensitivity_moves_the_threshold_but_not_the_card(run_cop
     assert threshold > run.card.threshold
     assert "0.5 on validation" in rule
     assert evaluate.operating_point(run, None) == (run.card.threshold, run.card.threshold_rule)
+
+
+def test_persons_are_evaluated_by_the_card_s_rule(run_copy, capsys):
+    card = runs.load_run(run_copy).card
+    rule = PersonRule("top_k_mean", 0.3, "highest three, by hand", patients=12, positives=6)
+    write_card(dataclasses.replace(card, person=rule), run_copy / "card.json")
+    assert evaluate.main(["evaluate", f"--run={run_copy}", "--split=test", "--resamples=100"]) == 0
+    assert "Persons at 0.3000: highest three, by hand." in capsys.readouterr().out
+    written = json.loads((run_copy / "metrics.json").read_text())["test"]["persons"]
+    table = runs.read_predictions(run_copy, "test")
+    _, labels, values = person.by_person(
+        table["patient"], table["covid"], table["covid_probability"], "top_k_mean"
+    )
+    assert (written["patients"], written["positives"]) == (len(labels), labels.sum())
+    assert written["covid"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, values), abs=1e-12)
+    assert written["covid"]["at_threshold"]["confusion"]["tp"] == np.sum((values >= 0.3) & (labels == 1))
+
+
+def test_a_card_without_a_rule_for_persons_takes_the_mean_and_says_so(run_copy, capsys):
+    card = dataclasses.replace(runs.load_run(run_copy).card, person=None)
+    write_card(card, run_copy / "card.json")
+    assert evaluate.main(["evaluate", f"--run={run_copy}", "--split=test", "--resamples=100"]) == 0
+    assert f"Persons at {card.threshold:.4f}: no rule for persons was chosen" in capsys.readouterr().out
+    written = json.loads((run_copy / "metrics.json").read_text())["test"]["persons"]
+    assert (written["aggregation"], written["chosen"]) == ("mean", False)
+    assert written["covid"]["at_threshold"]["threshold"] == card.threshold
+
+
+def test_a_run_with_classes_is_evaluated_by_class(tiny_trunk_run, tmp_path, capsys):
+    folder = shutil.copytree(tiny_trunk_run, tmp_path / "trunk")
+    assert evaluate.main(["evaluate", f"--run={folder}", "--split=test", "--resamples=100"]) == 0
+    assert "Classes, by the highest probability: " in capsys.readouterr().out
+    table = runs.read_predictions(folder, "test")
+    written = json.loads((folder / "metrics.json").read_text())["test"]["classes"]
+    names = written["names"]
+    assert tuple(names) == runs.load_run(folder).card.classes
+    called = table[[f"{name}_probability" for name in names]].to_numpy().argmax(axis=1)
+    expected = confusion_matrix(table["diagnosis"], np.array(names)[called], labels=names)
+    assert written["slices"]["confusion"] == expected.tolist()
+    assert sum(map(sum, written["persons"]["confusion"])) == table["patient"].nunique()
+
+
+def test_another_target_sensitivity_chooses_the_rule_for_persons_anew(run_copy):
+    run = runs.load_run(run_copy)
+    table = runs.read_predictions(run_copy, "validation")
+    arguments = table["patient"], table["covid"], table["covid_probability"]
+    found = evaluate.person_rule(run, 0.5)
+    assert found == person.choose_rule(*arguments, 0.5)
+    assert found.threshold > person.choose_rule(*arguments, 1.0).threshold
+    assert evaluate.person_rule(run, None) == run.card.person
 
 
 def test_an_override_is_kept_apart_from_the_card_s_own_figures(run_copy):

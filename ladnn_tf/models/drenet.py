@@ -8,13 +8,14 @@ Departures from paper and public code are in BUILD_NOTES.md ("DRENet").
 """
 
 import dataclasses
+import math
 
 import keras
 from keras import layers
 
 from ladnn_tf.labels import COVID
 from ladnn_tf.losses import covid_against_rest
-from ladnn_tf.models.ladnn import BATCH_NORM_MOMENTUM, dtype_policy, logits_model, normalised_trunk
+from ladnn_tf.models.ladnn import BATCH_NORM_MOMENTUM, PROPOSALS, dtype_policy, logits_model, normalised_trunk
 from ladnn_tf.models.regions import PerImage, SelectRegions, Shares, StopGradient, Views
 from ladnn_tf.models.weights import Normalisation
 
@@ -45,7 +46,8 @@ class Regions:
     view_size: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.anchors) <= len(ANCHORS) or min(self.anchors) < 2:
+        finite = all(2 <= side < math.inf for side in self.anchors)
+        if not 1 <= len(self.anchors) <= len(ANCHORS) or not finite:
             raise ValueError(
                 f"anchors should be one to {len(ANCHORS)} sides of at least 2 pixels. Received: {self.anchors}"
             )
@@ -171,7 +173,7 @@ def _class_outputs(features, classes: int) -> dict:
 
 def _proposals(features, image_size: int, regions: Regions):
     """Boxes `(B, K, 4)` in pixels and their raw scores `(B, K)`."""
-    x = StopGradient(dtype="float32", name="proposals_stop")(features)
+    x = StopGradient(dtype="float32", name=f"{PROPOSALS}_stop")(features)
     grids, scores = [], []
     for number, _ in enumerate(regions.anchors, start=1):
         if number > 1 and grids[-1] < 2:
@@ -181,12 +183,12 @@ def _proposals(features, image_size: int, regions: Regions):
             )
         strides = 1 if number == 1 else 2
         options = {"strides": strides, "padding": "same", "activation": "relu", "dtype": "float32"}
-        x = layers.Conv2D(_PROPOSAL_CHANNELS, 3, name=f"proposals_{number}", **options)(x)
+        x = layers.Conv2D(_PROPOSAL_CHANNELS, 3, name=f"{PROPOSALS}_{number}", **options)(x)
         grids.append(x.shape[1])
-        score = layers.Conv2D(1, 1, dtype="float32", name=f"proposals_{number}_scores")(x)
-        scores.append(layers.Flatten(dtype="float32", name=f"proposals_{number}_flat")(score))
+        score = layers.Conv2D(1, 1, dtype="float32", name=f"{PROPOSALS}_{number}_scores")(x)
+        scores.append(layers.Flatten(dtype="float32", name=f"{PROPOSALS}_{number}_flat")(score))
     if len(scores) > 1:
-        scores = [layers.Concatenate(dtype="float32", name="proposals_all")(scores)]
+        scores = [layers.Concatenate(dtype="float32", name=f"{PROPOSALS}_all")(scores)]
     select = SelectRegions(image_size, grids, regions.anchors, regions.count, name="region_scores")
     return select(scores[0])
 

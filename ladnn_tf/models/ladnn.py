@@ -21,6 +21,9 @@ et al. 2017). Its kernel begins at zero: a random one outlives the training of a
 unchanged, and the attention maps, which are made of the kernel, would show it instead of what was learnt.
 COVID-19's head begins at random values, without which the trunk would have no gradient at first."""
 
+PROPOSALS = "proposals"
+"""How the names begin of the layers by which DRENet finds its regions, which are no part of its trunk."""
+
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _MIN_IMAGE_SIZE = 32
 _LESION_START = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Constant(LESION_BIAS)}
@@ -153,7 +156,9 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
 def trunk_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """All layers before the pooling of the whole image: what a frozen-backbone phase does not train."""
-    return keras.Model(model.input, model.get_layer("features").input).layers
+    names = [layer.name for layer in model.layers]
+    before = model.layers[: names.index("features")]
+    return [layer for layer in before if not layer.name.startswith(PROPOSALS)]
 
 
 @contextlib.contextmanager
