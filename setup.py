@@ -15,6 +15,18 @@ TRAIN = [
     "scipy>=1.13",
     "tensorboard>=2.20",
 ]
+# Decoders of permissive licences only: pylibjpeg-libjpeg is GPL. pyjpegls encodes; python-gdcm decodes.
+# scikit-image and scipy find the lungs.
+DICOM = [
+    "nibabel>=5.3",
+    "pydicom>=3.0",
+    "pyjpegls>=1.4",
+    "pylibjpeg-openjpeg>=2.3",
+    "pylibjpeg-rle>=2.0",
+    "python-gdcm>=3.0.24",
+    "scikit-image>=0.24",
+    "scipy>=1.13",
+]
 EDGE = ["ai-edge-litert>=2.1"]
 EXPORT = [*EDGE, "ai-edge-quantizer>=0.10", "packaging>=24", "setuptools>=77", "tensorflow-serving-api>=2.19"]
 SERVING = [
@@ -43,14 +55,7 @@ setup(
         "gpu": [TENSORFLOW.format("[and-cuda]"), *TRAIN],
         "edge": EDGE,
         "export": EXPORT,
-        "dicom": [
-            "nibabel>=5.3",
-            "pydicom>=3.0",
-            "pyjpegls>=1.4",
-            "pylibjpeg-openjpeg>=2.3",
-            "pylibjpeg-rle>=2.0",
-            "python-gdcm>=3.0.24",
-        ],
+        "dicom": DICOM,
         "serving": SERVING,
         "grpc": ["grpcio>=1.66", "tensorflow-serving-api>=2.19"],
         "hub": ["keras-hub>=0.25", TENSORFLOW.format("")],
@@ -63,6 +68,7 @@ setup(
             "torch==2.13.0",
         ],
         "dev": [
+            *DICOM,
             *EXPORT,
             *SERVING,
             "grpcio>=1.66",

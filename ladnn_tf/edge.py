@@ -1,7 +1,8 @@
 """Answers slices on a small box, without TensorFlow: `python -m ladnn_tf.edge MODEL FILE... [--out=DIR]`.
 
-`--watch=DIR` in place of files answers every image that appears in a folder. MODEL is a `.tflite` of `python -m
-export.tflite`. What is needed: `pip install 'ladnn_tf[edge]'`, that is ai-edge-litert, NumPy and Pillow.
+`--watch=DIR` in place of files answers every image that appears in a folder, `--series=PATH` answers a person by a
+CT series. MODEL is a `.tflite` of `python -m export.tflite`. What is needed: `pip install 'ladnn_tf[edge]'`, that
+is ai-edge-litert, NumPy and Pillow; for series `ladnn_tf[edge,dicom]`.
 
     from ladnn_tf.edge import EdgePredictor
 
@@ -59,9 +60,15 @@ The fields of a record (--format=jsonl, and the .json files in --out):
   sha256, size, mtime_ns    of the file; sha256 null if it was not read
   overlay          the picture's name in --out, or null
   maps             with --maps: raw attention maps [h][w][C], COVID-19 first, then the lesions
+  classes          of a model with classes: probability of each, not calibrated
+
+The record of a series (--series) has the person's answer under the same names, its 95 % interval over the slices
+as low and high, and its slices; with --out all of them are in series.json, with a picture of each.
 
 Exit status: 0, all answered, `"covid": null` with `"abstained": true` included; 1, an error, or a file without an
 answer because of one, or whose answer was not stored (not when watching); 2, an error in the command line."""
+
+INSTALL_SERIES = "pip install 'ladnn_tf[edge,dicom]'"
 
 _WIDEST_FILE = 60  # characters of the table's first column
 
@@ -80,6 +87,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--watch", metavar="DIR", type=Path, help="answer every PNG or JPEG file that appears in this folder"
     )
+    parser.add_argument(
+        "--series",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="answer a person by a CT series: a folder of DICOM files, a DICOMDIR, a zip, NIfTI, or a folder of "
+        "pictures; may be repeated",
+    )
+    parser.add_argument(
+        "--slices", choices=("equidistant", "all"), default="equidistant", help="of a series (15 %(default)s)"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="write each answer to this folder, too")
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between looks at --watch (%(default)s)"
@@ -94,12 +112,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: LiteRT's)")
     on_off = argparse.BooleanOptionalAction
     parser.add_argument("--overlays", action=on_off, default=True, help="with --out: pictures of the maps (on)")
+    parser.add_argument(
+        "--lungs", action=on_off, default=True, help="leave out a series' slices without lungs (on)"
+    )
     parser.add_argument("--check", action=on_off, default=True, help="refuse what is no chest-CT slice (on)")
     parser.add_argument("--maps", action=on_off, default=False, help="with the maps in the JSON (off)")
     parser.add_argument("--allow_unfit", action=on_off, default=False, help="answer with an unfit model too (off)")
     arguments = parser.parse_intermixed_args(argv[1:])
-    if bool(arguments.files) == bool(arguments.watch):
-        parser.error("give either files or --watch=DIR")
+    if [bool(arguments.files), bool(arguments.watch), bool(arguments.series)].count(True) != 1:
+        parser.error("give either files or --watch=DIR or --series=PATH")
     if arguments.watch and not arguments.out:
         parser.error("--watch needs --out=DIR, where it is kept what was answered")
     sources = [arguments.watch] if arguments.watch else [Path(file) for file in arguments.files]
@@ -205,6 +226,8 @@ def main(argv: list[str]) -> int:
     )
     if predictor.unfit:
         print(f"warning: {predictor.complaint}. Its answers are marked unfit", file=sys.stderr)
+    if arguments.series:
+        return int(_answer_series(arguments, predictor))
     with ResultsFolder(arguments.out) if arguments.out else contextlib.nullcontext() as results:
         if arguments.watch:
             _watch(arguments, predictor, results)
@@ -229,6 +252,29 @@ def _answer_files(
     if arguments.format == "table":
         print(table_footer(predictor))
     return failed
+
+
+def _answer_series(arguments: argparse.Namespace, predictor: EdgePredictor) -> bool:
+    """Answers series one by one; returns whether any could not be read."""
+    try:
+        from ladnn_tf import series_command, series_text  # what reads series is not in the extra `edge`
+    except ImportError as error:
+        raise ImportError(f"--series needs more than slices do ({error}): {INSTALL_SERIES}") from error
+    if arguments.out:
+        series_command.check_out(arguments.out, arguments.series)
+    as_table = arguments.format == "table"
+    records = series_command.answer_all(
+        arguments.series,
+        predictor,
+        slices=arguments.slices,
+        check_lungs=arguments.lungs,
+        out=arguments.out,
+        panels=arguments.overlays,
+        report=lambda record, words: print(f"{words}\n" if as_table else json_line(record), flush=True),
+    )
+    if as_table:
+        print(series_text.format_notes(predictor.card, any(record["covid"] is not None for record in records)))
+    return any(record["error"] for record in records)
 
 
 def run(argv: list[str]) -> int:

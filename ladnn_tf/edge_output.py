@@ -54,7 +54,8 @@ def _answer(
 def record_of(image: ImageFile, result: Answer, predictor: EdgePredictor, *, maps: bool) -> dict[str, Any]:
     """The answer as a dict for JSON.
 
-    Its fields are those of `Answer`, `maps` only where wanted (lists `[h][w][C]`, four digits), and
+    Its fields are those of `Answer`, `classes` only of models that have them, `maps` only where wanted (lists
+    `[h][w][C]`, four digits), `boxes` and `scores` not, and
     `file`, `sha256`, `size` and `mtime_ns` of the image, `checked` (whether it might have been refused as no
     chest-CT slice), `notice`, `answered_at` (UTC, ISO 8601) and `overlay`, the name of its file or None.
     """
@@ -64,6 +65,7 @@ def record_of(image: ImageFile, result: Answer, predictor: EdgePredictor, *, map
         "positive": result.positive,
         "threshold": result.threshold,
         "lesions": result.lesions,
+        **({"classes": result.classes} if predictor.card.classes else {}),
         "abstained": result.abstained,
         "reason": result.reason,
         "error": result.error,
@@ -96,8 +98,8 @@ def _failure(reason: str, predictor: EdgePredictor) -> Answer:
 
 def table_header(card: Card, width: int = _FILE_WIDTH) -> str:
     """The heads of the table's columns, the files' `width` characters wide."""
-    lesions = LESIONS if card.task == "ladnn" else ()
-    return f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {name:>8}" for name in lesions)
+    columns = LESIONS if card.task == "ladnn" else card.classes
+    return f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {name:>8}" for name in columns)
 
 
 def table_row(record: dict[str, Any], width: int = _FILE_WIDTH) -> str:
@@ -109,8 +111,9 @@ def table_row(record: dict[str, Any], width: int = _FILE_WIDTH) -> str:
     if record["abstained"]:
         return f"{file}  no answer, not a chest-CT slice: {record['reason']}"
     call = "positive" if record["positive"] else "negative"
-    lesions = "".join(f"  {value:>8.3f}" for value in record["lesions"].values())
-    return f"{file}  {record['covid']:>8.3f}  {call:<8}{lesions}"
+    columns = record["lesions"] | record.get("classes", {})
+    values = "".join(f"  {value:>{max(8, len(name))}.3f}" for name, value in columns.items())
+    return f"{file}  {record['covid']:>8.3f}  {call:<8}{values}"
 
 
 def table_footer(predictor: EdgePredictor) -> str:

@@ -1,25 +1,32 @@
-"""Predicts image files: `python -m ladnn_tf.predict --run=runs/NAME FILE...`."""
+"""Predicts image files: `python -m ladnn_tf.predict --run=runs/NAME FILE...`.
+
+With `--series=PATH` it answers a person by a CT series instead: a folder of DICOM files, a DICOMDIR, a multi-frame
+file, a zip of DICOM, NIfTI, or a folder of PNG or JPEG slices (`data/volumes.py`).
+"""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from absl import flags
 
-from ladnn_tf import command, runs
-from ladnn_tf.calibration import calibrated_probabilities
+from ladnn_tf import command, runs, series, series_command, series_text
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
-from ladnn_tf.data.preprocess import ImageError, read_pixels, resize
-from ladnn_tf.data.quality import refusal
+from ladnn_tf.data.preprocess import ImageError, read_pixels
 from ladnn_tf.edge_files import printable
 from ladnn_tf.files import write_atomically
-from ladnn_tf.labels import COVID, LESIONS
-from ladnn_tf.models.ladnn import logits_model
+from ladnn_tf.labels import CLASSES, LESIONS
+from ladnn_tf.run_predictor import RunPredictor
 
-USAGE = "python -m ladnn_tf.predict --run=runs/NAME FILE... [--csv=FILE] [--json=FILE] [--nocheck]"
+USAGE = (
+    "python -m ladnn_tf.predict --run=runs/NAME FILE... [--csv=FILE] [--json=FILE] [--nocheck]\n"
+    "       python -m ladnn_tf.predict --run=runs/NAME --series=PATH [--slices=equidistant|all] [--out=FOLDER] "
+    "[--nolungs]"
+)
 _BATCH = 64
 
 
@@ -31,7 +38,8 @@ class Prediction:
         file: as it was given.
         covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer.
         positive: whether `covid` reaches the card's threshold; None where there is no answer.
-        lesions: probability of each lesion, in [0, 1], not calibrated; empty for the baseline.
+        lesions: probability of each lesion, in [0, 1], not calibrated; empty for models without lesions.
+        classes: probability of each class, in [0, 1], not calibrated; empty for models without classes.
         abstained: whether the model was not asked, because the picture is not taken for a chest-CT slice.
         reason: why, if it was not asked; else empty.
         error: why the file could not be read or answered, or empty; then `abstained` is false.
@@ -41,6 +49,7 @@ class Prediction:
     covid: float | None = None
     positive: bool | None = None
     lesions: dict[str, float] = dataclasses.field(default_factory=dict)
+    classes: dict[str, float] = dataclasses.field(default_factory=dict)
     abstained: bool = False
     reason: str = ""
     error: str = ""
@@ -58,48 +67,44 @@ def predict(run: runs.Run, files: Sequence[str | Path], check: bool = True) -> l
         One `Prediction` per file: probabilities, an abstention with its reason, or an error, as for a file that
         cannot be read.
     """
-    model = logits_model(run.model)
+    predictor = RunPredictor(run, check=check, maps=False, batch_size=runs.BATCH_SIZE)
     answers = []
     for start in range(0, len(files), _BATCH):
-        answers += _predict_batch(model, run.card, files[start : start + _BATCH], check)
+        answers += _predict_batch(predictor, files[start : start + _BATCH])
     return answers
 
 
-def _predict_batch(model, card: Card, files: Sequence[str | Path], check: bool) -> list[Prediction]:
-    answers, images = {}, {}
-    for position, file in enumerate(files):
+def _predict_batch(predictor: RunPredictor, files: Sequence[str | Path]) -> list[Prediction]:
+    unread: dict[int, str] = {}
+    answers = iter(predictor.predict(_images(files, unread)))
+    return [
+        Prediction(str(file), error=unread[place]) if place in unread else _prediction(str(file), next(answers))
+        for place, file in enumerate(files)
+    ]
+
+
+def _images(files: Sequence[str | Path], unread: dict[int, str]) -> Iterator[np.ndarray]:
+    """The pixels of each file, one at a time; why a file cannot be read goes to `unread`, by its place."""
+    for place, file in enumerate(files):
         try:
-            pixels = read_pixels(file)
+            yield read_pixels(file)
         except ImageError as error:
-            answers[position] = Prediction(str(file), error=str(error))
-            continue
-        reason = refusal(pixels) if check else ""
-        if reason:
-            answers[position] = Prediction(str(file), abstained=True, reason=reason)
-        else:
-            images[position] = resize(pixels, card.image_size)
-    if images:
-        logits = runs.predict_logits(model, np.stack(list(images.values())))
-        covid = calibrated_probabilities(logits[COVID][:, 0], card.temperature)
-        lesions = calibrated_probabilities(logits["lesions"], 1.0) if "lesions" in logits else [()] * len(images)
-        for position, probability, row in zip(images, covid, lesions, strict=True):
-            answers[position] = _answer(str(files[position]), float(probability), row, card)
-    return [answers[position] for position in range(len(files))]
+            unread[place] = str(error)
 
 
-def _answer(file: str, covid: float, lesions: Sequence[float], card: Card) -> Prediction:
-    if not np.isfinite(covid):
-        return Prediction(file, error=f"{file}: the model gives no finite number for this image")
-    named = dict(zip(LESIONS, map(float, lesions), strict=True)) if len(lesions) else {}
-    return Prediction(file, covid, covid >= card.threshold, named)
+def _prediction(file: str, answer: Answer) -> Prediction:
+    shared = {
+        name: getattr(answer, name) for name in ("covid", "positive", "lesions", "classes", "abstained", "reason")
+    }
+    return Prediction(file, **shared, error=f"{file}: {answer.error}" if answer.error else "")
 
 
 def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
     """The answers as text, a line per file, and how to read them."""
     card = run.card
-    lesions = LESIONS if card.task == "ladnn" else ()
+    columns = LESIONS if card.task == "ladnn" else card.classes
     width = max(len("file"), *(len(printable(p.file)) for p in predictions))
-    lines = [f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {x:>8}" for x in lesions)]
+    lines = [f"{'file':<{width}}  {'COVID-19':>8}  {'call':<8}" + "".join(f"  {x:>8}" for x in columns)]
     for p in predictions:
         file = f"{printable(p.file):<{width}}"
         if p.error:
@@ -109,7 +114,7 @@ def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
             lines.append(f"{file}  no answer: not a chest-CT slice: {p.reason}")
             continue
         call = "positive" if p.positive else "negative"
-        values = "".join(f"  {p.lesions[x]:>8.3f}" for x in lesions)
+        values = "".join(f"  {(p.lesions | p.classes)[x]:>{max(8, len(x))}.3f}" for x in columns)
         lines.append(f"{file}  {p.covid:>8.3f}  {call:<8}{values}")
     lines.append("")
     lines.append(f"positive: COVID-19 at {card.threshold:.3f} or above ({card.threshold_rule}).")
@@ -121,14 +126,38 @@ def format_table(predictions: Sequence[Prediction], run: runs.Run) -> str:
 def write_csv(predictions: Sequence[Prediction], path: str | Path) -> None:
     """Writes the answers as CSV: `file, covid, positive`, a column per lesion, `abstained`, `reason`, `error`.
 
-    Bytes of a name that are no UTF-8 are written as `\\udcXX`, as Python has them.
+    Of a model with classes there is a column per class instead of those of the lesions. Bytes of a name that are
+    no UTF-8 are written as `\\udcXX`, as Python has them.
     """
+    columns = next((tuple(p.classes) for p in predictions if p.classes), LESIONS)
     rows = [
         {"file": p.file, "covid": p.covid, "positive": p.positive}
-        | {lesion: p.lesions.get(lesion) for lesion in LESIONS}
+        | {column: (p.lesions | p.classes).get(column) for column in columns}
         | {"abstained": p.abstained, "reason": p.reason, "error": p.error}
         for p in predictions
     ]
+    _write_csv(rows, path)
+
+
+def write_series_csv(records: Sequence[dict], path: str | Path) -> None:
+    """Writes a row per series: its answer and, of a model with classes, a column per class.
+
+    Args:
+        records: from `series_command.answer_all`.
+        path: the file.
+    """
+    names = [name for name in CLASSES if any(name in record["classes"] for record in records)]
+    rows = [
+        {key: record.get(key) for key in ("path", "name", "covid", "low", "high", "positive")}
+        | {name: record["classes"].get(name) for name in names}
+        | {key: record.get(key) for key in ("aggregation", "threshold", "slices_in_series", "slices_answered")}
+        | {"reason": record["reason"], "error": record["error"]}
+        for record in records
+    ]
+    _write_csv(rows, path)
+
+
+def _write_csv(rows: list[dict], path: str | Path) -> None:
     write_atomically(Path(path), pd.DataFrame(rows).to_csv(index=False).encode("utf-8", "backslashreplace"))
 
 
@@ -141,13 +170,49 @@ def write_json(predictions: Sequence[Prediction], run: runs.Run, path: str | Pat
         "threshold_rule": card.threshold_rule,
         "caveats": card.caveats,
         "notice": card.notice,
-        "predictions": [dataclasses.asdict(p) for p in predictions],
+        "predictions": [_json_of(p, card) for p in predictions],
     }
     write_atomically(Path(path), (json.dumps(document, indent=2, allow_nan=False) + "\n").encode("ascii"))
 
 
+def _json_of(prediction: Prediction, card: Card) -> dict:
+    fields = dataclasses.asdict(prediction)
+    if not card.classes:
+        del fields["classes"]
+    return fields
+
+
+def _predict_series(flag_values: flags.FlagValues) -> int:
+    """The command with `--series`."""
+    out = Path(flag_values.out) if flag_values.out else None
+    if out:
+        series_command.check_out(out, flag_values.series)
+    predictor = RunPredictor(runs.load_run(flag_values.run), check=flag_values.check)
+    records = series_command.answer_all(
+        flag_values.series,
+        predictor,
+        slices=flag_values.slices,
+        check_lungs=flag_values.lungs,
+        out=out,
+        report=lambda _, words: print(f"{words}\n", flush=True),
+    )
+    print(series_text.format_notes(predictor.card, any(record["covid"] is not None for record in records)))
+    if out:
+        print(f"written: {out / series_command.RESULTS_FILE}")
+    if flag_values.csv:
+        write_series_csv(records, flag_values.csv)
+        print(f"written: {flag_values.csv}")
+    if flag_values.json:
+        series_command.write_json(predictor, records, Path(flag_values.json))
+        print(f"written: {flag_values.json}")
+    return 1 if any(record["error"] for record in records) else 0
+
+
 def main(argv: list[str]) -> int:
-    """The command; the exit status is 1 if a file could not be read or answered. An abstention is an answer."""
+    """The command; the exit status is 1 if a file or series could not be read or answered.
+
+    An abstention is an answer, of a series too whose slices were all left out.
+    """
     flag_values = flags.FlagValues()
     flags.DEFINE_string("run", None, "folder of the run", required=True, flag_values=flag_values)
     flags.DEFINE_string("csv", None, "write the answers to this CSV file", flag_values=flag_values)
@@ -159,12 +224,17 @@ def main(argv: list[str]) -> int:
         "status stays 0); --nocheck asks the model all the same",
         flag_values=flag_values,
     )
+    _define_series_flags(flag_values)
     files = command.parse(flag_values, argv, USAGE, positional=True)
-    if not files:
-        command.usage_error("no image files given", USAGE)
+    if bool(files) == bool(flag_values.series):
+        command.usage_error("give either image files or --series" if files else "no image files given", USAGE)
+    if files and flag_values.out:
+        command.usage_error("--out is for --series; answers to files are written by --csv and --json", USAGE)
     for output in filter(None, (flag_values.csv, flag_values.json)):
         if not Path(output).absolute().parent.is_dir():
             raise ValueError(f"{output} cannot be written: there is no folder {Path(output).absolute().parent}")
+    if flag_values.series:
+        return _predict_series(flag_values)
     run = runs.load_run(flag_values.run)
     predictions = predict(run, files, flag_values.check)
     print(format_table(predictions, run))
@@ -175,6 +245,20 @@ def main(argv: list[str]) -> int:
         write_json(predictions, run, flag_values.json)
         print(f"written: {flag_values.json}")
     return 1 if any(p.error for p in predictions) else 0
+
+
+def _define_series_flags(flag_values: flags.FlagValues) -> None:
+    fv = {"flag_values": flag_values}
+    flags.DEFINE_multi_string("series", [], "a CT series, or what holds several; may be repeated", **fv)
+    flags.DEFINE_enum(
+        "slices", series.SLICES[0], series.SLICES, f"of a series: {series.COUNT} equidistant ones, or all", **fv
+    )
+    flags.DEFINE_boolean(
+        "lungs", True, "leave out slices of a series without enough lung (--nolungs: do not)", **fv
+    )
+    flags.DEFINE_string(
+        "out", None, f"folder for {series_command.RESULTS_FILE} and a picture of each answered series", **fv
+    )
 
 
 if __name__ == "__main__":

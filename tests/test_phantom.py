@@ -164,7 +164,7 @@ def test_the_window_maps_its_ends_and_its_level():
 def test_highest_takes_exactly_the_count_and_only_free_pixels():
     potential = np.array([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]])
     free = np.array([[False, True, True], [True, True, True]])
-    extent = phantom_slice._highest(potential, free, 3, edge=1.0)
+    extent = phantom_slice.highest(potential, free, 3, edge=1.0)
     # In order 8, 7, 6; heights 3/3, 2/3, 1/3 and h^2 (3 - 2h): 1, 20/27, 7/27.
     np.testing.assert_allclose(extent, [[0, 1, 20 / 27], [7 / 27, 0, 0]], rtol=1e-6)
 

@@ -15,7 +15,7 @@ from absl import logging
 from PIL import Image
 
 from ladnn_tf.data import preprocess
-from ladnn_tf.data.sources import PHANTOMS
+from ladnn_tf.data.sources import drawn
 
 HASH_BITS = 255
 
@@ -89,7 +89,7 @@ def near_duplicates(frame: pd.DataFrame, max_distance: int = MAX_DISTANCE) -> pd
         rows.append(row)
     readable = frame.iloc[rows]
     splits, digests = readable["split"].to_numpy(), np.array(digests)
-    phantom = (readable["source"] == PHANTOMS).to_numpy()
+    phantom = drawn(readable).to_numpy()
     bits = np.array(hashes).reshape(-1, HASH_BITS)
     pairs = []
     for first in range(len(readable)):

@@ -214,7 +214,7 @@ def main(argv: list[str]) -> int:
     print(manifest_report.remarks(built.refused, "refused"))
     if flag_values.duplicates:
         pairs = duplicates.near_duplicates(frame, flag_values.max_distance)
-        print(manifest_report.duplicates(pairs, phantoms=(frame["source"] == sources.PHANTOMS).any()))
+        print(manifest_report.duplicates(pairs, phantoms=sources.drawn(frame).any()))
     print(manifest_report.shared_papers(splits.papers_in_several_splits(frame)))
     if flag_values.covid_ct or flag_values.ladnn_d1:
         print(manifest_report.table1(frame))

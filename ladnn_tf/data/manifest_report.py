@@ -7,7 +7,7 @@ import pandas as pd
 
 from ladnn_tf.data.duplicates import HASH_BITS
 from ladnn_tf.data.published_table import Remark
-from ladnn_tf.data.sources import PHANTOMS
+from ladnn_tf.data.sources import drawn
 from ladnn_tf.labels import COVID, LESIONS, SPLITS
 
 # Table 1 of Liu et al. 2020: images and patients; all, training, validation, test. D1's split is not given.
@@ -49,7 +49,7 @@ def table1(frame: pd.DataFrame) -> str:
                 for figures in _PAPER_TABLE1[name, covid]
             )
             lines.append(f"{name + ' ' + title:16}{ours}  {paper}")
-    if (frame["source"] == PHANTOMS).any():
+    if drawn(frame).any():
         lines.append("These are phantoms, drawn and not scanned: the paper's figures are not theirs.")
     return "\n".join(lines)
 

@@ -7,18 +7,16 @@ lung masks are known exactly. It says nothing about a model's worth in people.
 """
 
 import csv
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from absl import flags, logging
-from PIL import Image
 
 from ladnn_tf import command
 from ladnn_tf.data.phantom_anatomy import sample_patient
+from ladnn_tf.data.phantom_files import whole_folder, write_slice
 from ladnn_tf.data.phantom_plan import MINIMUM_PATIENTS, PlannedPatient, plan_patients
 from ladnn_tf.data.phantom_report import write_report
 from ladnn_tf.data.phantom_sheet import write_contact_sheet
@@ -106,23 +104,9 @@ def write_dataset(out: Path, *, patients: int = 300, size: int = 224, seed: int 
         ValueError: for too few patients or too small slices.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} exists and is not an empty folder; give another --out, or remove it if it may go"
-        )
     planned = plan_patients(patients, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
-    try:
-        summary = _write_folder(partial, out, planned, size, seed)
-        partial.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    return summary
+    with whole_folder(out) as folder:
+        return _write_folder(folder, out, planned, size, seed)
 
 
 def _write_folder(folder: Path, out: Path, planned: list[PlannedPatient], size: int, seed: int) -> Summary:
@@ -139,7 +123,8 @@ def _write_folder(folder: Path, out: Path, planned: list[PlannedPatient], size: 
             findings = patient.lesions + patient.others
             drawn = draw_slice(body, findings, level=level, seed=[seed, 3, patient.number, index], size=size)
             stem = f"phantom-{patient.kind}_{patient.number}-{index}"
-            _write_slice(folder, "CT_COVID" if patient.lesions else "CT_NonCOVID", stem, patient.suffix, drawn)
+            kind = "CT_COVID" if patient.lesions else "CT_NonCOVID"
+            write_slice(folder, Path(kind, stem + patient.suffix), drawn)
             _add_rows(tables, patient, stem + patient.suffix, drawn, seed)
             _count(summary, patient)
     for name, rows in tables.items():
@@ -180,19 +165,6 @@ def _count(summary: Summary, patient: PlannedPatient) -> None:
         summary.unlabelled[patient.split] += 1
     elif patient.lesions:
         summary.lesions.update((patient.split, lesion) for lesion in patient.lesions)
-
-
-def _write_slice(folder: Path, kind: str, stem: str, suffix: str, drawn: Slice) -> None:
-    image = folder / "images" / kind / (stem + suffix)
-    image.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 92} if suffix == ".jpg" else {"compress_level": 1}
-    Image.fromarray(drawn.image).save(image, **options)
-    masks = {"lung": drawn.lung, **drawn.lesions}
-    masks.update((f"pathology/{name}", mask) for name, mask in drawn.others.items())
-    for name, mask in masks.items():
-        path = folder / "masks" / name / f"{stem}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
 
 
 def _write_csv(path: Path, rows: list[tuple]) -> None:

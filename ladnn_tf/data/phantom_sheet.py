@@ -30,6 +30,7 @@ _COLOURS = {
     "InSepThi": (0, 158, 115),
     "nodule": (204, 121, 167),
     "emphysema": (0, 114, 178),
+    "effusion": (255, 255, 255),
 }
 
 _LABEL_WIDTH = 150

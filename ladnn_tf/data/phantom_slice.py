@@ -48,7 +48,14 @@ class Slice:
 
 
 def draw_slice(
-    patient: Patient, findings: Collection[str], *, level: float, seed: int | list[int], size: int = 224
+    patient: Patient,
+    findings: Collection[str],
+    *,
+    level: float,
+    seed: int | list[int],
+    size: int = 224,
+    extent: float = 1.0,
+    lesion_seed: int | list[int] | None = None,
 ) -> Slice:
     """Draws a slice of a patient.
 
@@ -59,6 +66,8 @@ def draw_slice(
         level: 0 (aortic arch) to 1 (dome of the diaphragm).
         seed: of all that is random in this slice.
         size: side in pixels.
+        extent: size of the lesions, as a part of what they have at most; above 0, at most 1.
+        lesion_seed: of where the lesions are, so that neighbouring slices can have the same ones; None: `seed`.
 
     Returns:
         The slice; the same arguments give the same slice.
@@ -70,7 +79,33 @@ def draw_slice(
     rng = np.random.default_rng(seed)
     anatomy = draw_anatomy(patient, level, size, rng)
     lung = anatomy.lung >= 0.5
-    extents = _lesion_extents(anatomy, lung, findings, rng)
+    lesion_rng = rng if lesion_seed is None else np.random.default_rng(lesion_seed)
+    extents = _lesion_extents(anatomy, lung, findings, lesion_rng, extent)
+    return compose_slice(patient, anatomy, extents, findings, level, rng)
+
+
+def compose_slice(
+    patient: Patient,
+    anatomy: Anatomy,
+    extents: dict[str, np.ndarray],
+    findings: Collection[str],
+    level: float,
+    rng: np.random.Generator,
+) -> Slice:
+    """Puts lesions into a healthy chest and takes the scanner's picture of it.
+
+    Args:
+        patient: from `sample_patient`.
+        anatomy: the patient's healthy slice at `level`.
+        extents: how much of each pixel is GGO, Csld, CrPa or InSepThi, (size, size) float32 from 0 to 1.
+        findings: as `draw_slice` takes them; of the lesions only AirBr is looked at, the others are in `extents`.
+        level: as `draw_slice` takes it.
+        rng: of all that is random from here on.
+
+    Returns:
+        The slice.
+    """
+    lung = anatomy.lung >= 0.5
     tubes = _air_bronchogram(patient, anatomy, extents, findings, rng)
     others = _other_extents(anatomy, lung, level, findings, rng)
     hu = _lung_density(patient, anatomy, extents, others, rng)
@@ -82,7 +117,7 @@ def draw_slice(
         masks["GGO"] |= masks["CrPa"]
     if "AirBr" in findings:
         # Pixels much larger than a bronchus never hold much of it.
-        masks["AirBr"] = tubes >= min(0.4, 0.5 * tubes.max())
+        masks["AirBr"] = (tubes > 0) & (tubes >= min(0.4, 0.5 * tubes.max()))
     return Slice(
         image=display_window(hu, *patient.window),
         lung=lung,
@@ -110,7 +145,7 @@ def _check(findings: Collection[str], size: int) -> None:
         raise ValueError(f"size should be at least {MINIMUM_SIZE} pixels; got {size}")
 
 
-def _lesion_extents(anatomy, lung, findings, rng) -> dict[str, np.ndarray]:
+def _lesion_extents(anatomy, lung, findings, rng, share=1.0) -> dict[str, np.ndarray]:
     """How much of each pixel is GGO, Csld, CrPa or InSepThi, 0 to 1; where one is, no other begins.
 
     The pixels that a lesion touches at all are counted out from the lung's area, so that `LESION_AREA_LIMIT`
@@ -122,7 +157,7 @@ def _lesion_extents(anatomy, lung, findings, rng) -> dict[str, np.ndarray]:
     # A motion artefact shows a lesion twice, so there is less of it.
     part = rng.uniform(0.085, 0.0985) * (0.85 if "motion" in findings else 1.0)
     weights = np.array([rng.uniform(0.8, 1.2) * (1.25 if name == "CrPa" else 1.0) for name in names])
-    budget = np.floor(part * lung.sum() * weights / weights.sum()).astype(int)
+    budget = np.floor(share * part * lung.sum() * weights / weights.sum()).astype(int)
     free = anatomy.lung >= 0.75
     centres = _lesion_centres(anatomy, free, rng)
     extents = {}
@@ -131,7 +166,7 @@ def _lesion_extents(anatomy, lung, findings, rng) -> dict[str, np.ndarray]:
             centres = _lesion_centres(anatomy, free, rng)
         potential = _potential(anatomy, centres, rng)
         edge = {"GGO": 0.75, "Csld": 0.35, "CrPa": 0.35, "InSepThi": 0.10}[name]
-        extents[name] = _highest(potential, free, count, edge)
+        extents[name] = highest(potential, free, count, edge)
         free = free & (extents[name] == 0)
     return extents
 
@@ -166,7 +201,7 @@ def _potential(anatomy, centres, rng) -> np.ndarray:
     return height + 0.25 * rough + 0.16 * fine
 
 
-def _highest(potential: np.ndarray, free: np.ndarray, count: int, edge: float) -> np.ndarray:
+def highest(potential: np.ndarray, free: np.ndarray, count: int, edge: float) -> np.ndarray:
     """Extent of the `count` highest free pixels: 0 at the lowest, 1 above the part `edge` of the order."""
     extent = np.zeros(potential.shape, np.float32)
     candidates = np.flatnonzero(free)

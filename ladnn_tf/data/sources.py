@@ -8,8 +8,8 @@ import pandas as pd
 
 from ladnn_tf.labels import PHANTOM_DATA
 
-PHANTOMS = "covid_ct/phantom"
-"""The source of phantoms, which are drawn and not scanned."""
+_PHANTOM = "phantom"
+"""The source of phantoms, whatever their dataset."""
 
 OTHER_SOURCES = "other"
 """The name of small sources together."""
@@ -18,7 +18,7 @@ ARCHIVES = frozenset(
     {
         "crawled",
         "medpix",
-        "phantom",
+        _PHANTOM,
         "CPTAC-LSCC",
         "LungCT-Diagnosis",
         "covid-chestxray-dataset",
@@ -35,7 +35,7 @@ def datasets(frame: pd.DataFrame) -> tuple[str, ...]:
     Args:
         frame: column `source`; where that is empty the image counts for none.
     """
-    names = frame["source"].str.split("/", n=1).str[0].mask(frame["source"] == PHANTOMS, PHANTOM_DATA)
+    names = frame["source"].str.split("/", n=1).str[0].mask(drawn(frame), PHANTOM_DATA)
     return tuple(sorted(set(names) - {""}))
 
 
@@ -46,6 +46,11 @@ def without_dataset(frame: pd.DataFrame) -> pd.Series:
         frame: column `source`.
     """
     return frame["source"].str.split("/", n=1).str[-1]
+
+
+def drawn(frame: pd.DataFrame) -> pd.Series:
+    """Returns whether each row is a phantom, drawn and not scanned: bool."""
+    return without_dataset(frame) == _PHANTOM
 
 
 def papers(frame: pd.DataFrame) -> pd.Series:

@@ -1,0 +1,133 @@
+"""Answering series from the command line: what `predict` and `edge` do alike with `--series`."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ladnn_tf import series_text
+from ladnn_tf.data.volumes import read_series
+from ladnn_tf.files import write_atomically
+from ladnn_tf.series import Predictor, SeriesAnswer, answer_look, look
+
+RESULTS_FILE = "series.json"
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME_CHARACTERS = 80
+
+
+def check_out(out: Path, paths: Sequence[str]) -> None:
+    """Checks that pictures of answers are not written among the slices, where the next call would read them.
+
+    Args:
+        out: the folder for answers.
+        paths: of the series.
+
+    Raises:
+        ValueError: if the folder is that of a series, or lies in it.
+    """
+    for path in paths:
+        if Path(path).is_dir() and Path(path).resolve() in (out.resolve(), *out.resolve().parents):
+            raise ValueError(f"--out={out} lies in the folder of the series {path}; give another folder")
+
+
+def answer_all(
+    paths: Sequence[str],
+    predictor: Predictor,
+    *,
+    slices: str,
+    check_lungs: bool,
+    out: Path | None,
+    panels: bool = True,
+    report: Callable[[dict[str, Any], str], None],
+) -> list[dict[str, Any]]:
+    """Answers the series at each path; what is wrong with one path does not keep the others from their answers.
+
+    Args:
+        paths: of series, as `volumes.read_series` takes them.
+        predictor: of the model.
+        slices: one of `series.SLICES`.
+        check_lungs: whether slices without enough lung are left out.
+        out: folder for `series.json` and a picture of each answered series; None for neither.
+        panels: whether there are pictures.
+        report: is called with the record of each series as soon as it is answered, and with the answer in words.
+
+    Returns:
+        The records, in order: `series_text.series_record`, or `failure_record` of what could not be read.
+
+    Raises:
+        OSError: if an answer cannot be written.
+    """
+    records: list[dict[str, Any]] = []
+    for path, answer in _answers(paths, predictor, slices, check_lungs):
+        if isinstance(answer, str):
+            record, words = (
+                series_text.failure_record(path, answer, predictor),
+                series_text.format_failure(path, answer),
+            )
+        else:
+            panel = None
+            if out and panels and answer.covid is not None:
+                panel = _write_panel(path, answer, out, {each["panel"] for each in records if each["panel"]})
+            record = series_text.series_record(path, answer, panel)
+            words = series_text.format_series(path, answer)
+            if panel:
+                words += f"\n  picture: {series_text.printable(str(out / panel))}"
+        records.append(record)
+        report(record, words)
+    if out:
+        write_json(predictor, records, out / RESULTS_FILE)
+    return records
+
+
+def write_json(predictor: Predictor, records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes all answers of a call, with what is needed to read them.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    text = json.dumps(series_text.document(predictor.card, records), indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode("ascii"))
+
+
+def _answers(
+    paths: Sequence[str], predictor: Predictor, slices: str, check_lungs: bool
+) -> Iterator[tuple[str, SeriesAnswer | str]]:
+    """Each path with the answer of each series in it, or with the reason why it could not be read."""
+    for path in paths:
+        try:
+            volumes = read_series(path)
+        except (ValueError, ImportError, MemoryError) as error:
+            yield path, str(error) or "not enough memory to read it"
+            continue
+        except OSError as error:
+            yield path, f"cannot be read ({error.strerror})" if error.strerror else str(error)
+            continue
+        if not volumes:
+            yield path, "holds no series"
+        while volumes:
+            # The volume is gone before the model is asked, and the model read.
+            seen = look(volumes.pop(0), predictor.card, slices=slices, check_lungs=check_lungs)
+            yield path, answer_look(seen, predictor)
+
+
+def _write_panel(path: str, answer: SeriesAnswer, out: Path, taken: set[str]) -> str:
+    from ladnn_tf.series_panel import panel_png  # fonts need time and memory that not everyone spends
+
+    name = _panel_name(path, answer, taken)
+    write_atomically(out / name, panel_png(answer, path))
+    return name
+
+
+def _panel_name(path: str, answer: SeriesAnswer, taken: set[str]) -> str:
+    words = [Path(path).absolute().name]
+    if answer.name not in words:
+        words.append(answer.name)
+    taken = {each.lower() for each in taken}  # some file systems take a.png and A.png for one
+    stem = _UNSAFE.sub("_", "_".join(words)).strip("._")[:_NAME_CHARACTERS] or "series"
+    name, number = f"{stem}.png", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}.png"
+    return name

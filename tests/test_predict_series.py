@@ -1,0 +1,162 @@
+"""The command that answers a person by a series with a run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import series_fakes
+from PIL import Image
+from series_fakes import LUNG, NO_LUNG, Predictor, drenet, volume
+
+from ladnn_tf import predict, runs, series, series_command
+from ladnn_tf.data.manifest import read_manifest
+from ladnn_tf.data.phantom_anatomy import sample_patient
+from ladnn_tf.data.phantom_slice import draw_slice
+
+
+@pytest.fixture(autouse=True)
+def _lungs_by_hand(monkeypatch):
+    monkeypatch.setattr(series.lungs, "find_lungs", series_fakes.find_lungs)
+
+
+@pytest.fixture
+def scan(phantom_manifest, tmp_path):
+    """A folder of five pictures."""
+    frame = read_manifest(phantom_manifest)
+    folder = tmp_path / "patient 7"
+    folder.mkdir()
+    for number, path in enumerate(frame[frame["split"] == "validation"]["path"][:5]):
+        Image.open(path).save(folder / f"slice{number}.png")
+    return folder
+
+
+def command(run, *arguments):
+    return predict.main(["predict", f"--run={run}", "--nocheck", *map(str, arguments)])
+
+
+def test_a_folder_of_pictures_is_answered(tiny_run, scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    outputs = [f"--out={out}", f"--json={tmp_path / 'a.json'}", f"--csv={tmp_path / 'a.csv'}"]
+    assert command(tiny_run, f"--series={scan}", "--nolungs", *outputs) == 0
+    text = capsys.readouterr().out
+    run = runs.load_run(tiny_run)
+    slices = predict.predict(run, [scan / f"slice{number}.png" for number in range(5)], check=False)
+    mean = np.mean([each.covid for each in slices])
+
+    document = json.loads((out / "series.json").read_text())
+    (record,) = document["series"]
+    assert record["covid"] == pytest.approx(mean, abs=1e-4)
+    assert [each["covid"] for each in record["slices"]] == pytest.approx([each.covid for each in slices], abs=1e-4)
+    assert (record["path"], record["slices_answered"], record["lungs_checked"]) == (str(scan), 5, False)
+    assert document["model"]["sha256"] == run.card.model_sha256
+    assert document["caveats"][0].startswith("PHANTOM MODEL")
+    assert record["panel"] == "patient_7.png"
+    with Image.open(out / record["panel"]) as picture:
+        assert picture.height > 2 * 384  # slices, and below them their maps
+    assert sorted(path.name for path in out.iterdir()) == ["patient_7.png", "series.json"]
+    assert json.loads((tmp_path / "a.json").read_text())["series"][0]["covid"] == record["covid"]
+
+    row = pd.read_csv(tmp_path / "a.csv").iloc[0]
+    assert (row["path"], row["slices_answered"], row["aggregation"]) == (str(scan), 5, record["aggregation"])
+    assert row["covid"] == pytest.approx(mean, abs=1e-4)
+    for part in (f"{mean:.3f} (", "read: 5 slices; display pictures", "Not a medical device"):
+        assert part in text
+
+
+def test_one_bad_path_does_not_keep_the_others_from_their_answers(tiny_run, scan, tmp_path, capsys):
+    (tmp_path / "junk.dcm").write_bytes(b"junk")
+    paths = [tmp_path / "none", scan, tmp_path / "junk.dcm"]
+    arguments = [f"--series={path}" for path in paths]
+    assert command(tiny_run, *arguments, "--nolungs", f"--csv={tmp_path / 'a.csv'}") == 1
+    text = capsys.readouterr().out
+    assert text.count("no answer: ") == 2
+    assert "COVID-19: " in text
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert table["path"].tolist() == list(map(str, paths))
+    assert table["covid"].notna().tolist() == [False, True, False]
+    assert table["error"].notna().tolist() == [True, False, True]
+
+
+def test_no_answer_is_no_error(tiny_run, scan, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(series_command, "read_series", lambda path: [volume([NO_LUNG] * 20)])
+    out = tmp_path / "out"
+    assert command(tiny_run, f"--series={scan}", f"--out={out}", f"--csv={tmp_path / 'a.csv'}") == 0
+    text = capsys.readouterr().out
+    assert "no answer: all 15 slices that were looked at had to be left out: 15 of them no lungs" in text
+    (record,) = json.loads((out / "series.json").read_text())["series"]
+    assert (record["covid"], record["panel"], record["error"]) == (None, None, "")
+    assert [path.name for path in out.iterdir()] == ["series.json"]
+    assert pd.read_csv(tmp_path / "a.csv")["reason"][0].startswith("all 15 slices")
+
+
+def test_all_series_of_a_path_and_all_slices(tiny_run, tmp_path, monkeypatch, capsys):
+    def read(path):
+        return [volume([LUNG] * 17, size=40, name="series 2"), volume([LUNG], size=40, name="Series 2")]
+
+    monkeypatch.setattr(series_command, "read_series", read)
+    out = tmp_path / "out"
+    assert command(tiny_run, "--series=scans/7", "--slices=all", f"--out={out}") == 0
+    assert "answered: 17 of 17 slices" in capsys.readouterr().out
+    records = json.loads((out / "series.json").read_text())["series"]
+    assert [record["panel"] for record in records] == ["7_series_2.png", "7_Series_2-2.png"]
+    assert [record["slices_chosen"] for record in records] == ["all", "all"]
+
+
+def test_the_real_thing_from_dicom(tiny_run, tmp_path, monkeypatch, capsys):
+    """Drawn slices as DICOM files, read, their lungs found, answered."""
+    from ladnn_tf.data import lungs
+    from ladnn_tf.data.dicom_writer import write_series
+
+    monkeypatch.undo()
+    assert series.lungs.find_lungs is lungs.find_lungs
+    patient = sample_patient(np.random.default_rng(1), np.random.default_rng(2))
+    chest = [draw_slice(patient, (), level=level, seed=3, size=256).hu for level in (0.4, 0.5)]
+    hu = np.stack([np.full_like(chest[0], 40.0), *chest]).astype(np.float32)
+    write_series(hu, (5.0, 1.4, 1.4), tmp_path / "scan")
+    assert command(tiny_run, f"--series={tmp_path / 'scan'}") == 0
+    text = capsys.readouterr().out
+    assert "read: 3 slices, 5 mm apart, pixels of 1.4 x 1.4 mm" in text
+    assert "answered: 2 of 3 slices" in text
+    assert "window: level -600 HU, width 1500 HU" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--series=a", "b.png"], [], ["--out=x", "b.png"], ["--series=a", "--slices=some"]]
+)
+def test_what_the_command_line_does_not_allow(tiny_run, arguments):
+    with pytest.raises(SystemExit) as caught:
+        command(tiny_run, *arguments)
+    assert caught.value.code == 2
+
+
+def test_answers_are_not_written_among_the_slices(tiny_run, scan):
+    for out in (scan, scan / "deep" / "out"):
+        with pytest.raises(ValueError, match="lies in the folder of the series"):
+            command(tiny_run, f"--series={scan}", f"--out={out}")
+    assert sorted(path.name for path in scan.iterdir()) == [f"slice{number}.png" for number in range(5)]
+
+
+def test_a_model_with_classes_in_the_csv(tmp_path, monkeypatch):
+    monkeypatch.setattr(series_command, "read_series", lambda path: [volume([LUNG] * 2)])
+    answers = [drenet(covid, [[0.0, 0.0, 0.5, 0.5]], [0.5]) for covid in (0.2, 0.6)]
+    predictor = Predictor(answers, task="drenet", classes=series_fakes.CLASSES)
+    options = {"slices": "equidistant", "check_lungs": True, "out": None, "report": lambda *_: None}
+    records = series_command.answer_all(["scan"], predictor, **options)
+    predict.write_series_csv(records, tmp_path / "a.csv")
+    row = pd.read_csv(tmp_path / "a.csv").iloc[0]
+    assert row["covid"] == pytest.approx(0.4)
+    assert [row[name] for name in series_fakes.CLASSES] == pytest.approx([0.4, 0.3, 0.3])
+
+
+def test_not_enough_memory_is_an_error_of_that_path(monkeypatch):
+    def read(path):
+        if path == "large":
+            raise MemoryError
+        return [volume([LUNG])]
+
+    monkeypatch.setattr(series_command, "read_series", read)
+    options = {"slices": "all", "check_lungs": True, "out": None, "report": lambda *_: None}
+    large, small = series_command.answer_all(["large", "small"], Predictor([0.5]), **options)
+    assert large["error"] == "not enough memory to read it"
+    assert (small["error"], small["covid"]) == ("", 0.5)
