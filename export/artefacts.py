@@ -34,12 +34,22 @@ class Outputs:
         lesions: `(N, 5)` float, probabilities in the order of `labels.LESIONS`; None where there are none.
         maps: `(N, h, w, C)` float, raw attention maps; None where there are none.
         problems: what the model itself said was wrong, a sentence each.
+        classes: `(N, C)` float, probabilities in the order of the card; None where there are none.
+        boxes: `(N, K, 4)` float, as `answer.Answer` has them; None where there are none.
+        scores: `(N, K)` float, theirs; None where there are none.
     """
 
     covid: np.ndarray
     lesions: np.ndarray | None
     maps: np.ndarray | None
     problems: tuple[str, ...] = ()
+    classes: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+
+ARRAYS = ("covid", "lesions", "maps", "classes", "boxes", "scores")
+"""The arrays of `Outputs`."""
 
 
 class Artefact(Protocol):
@@ -92,15 +102,17 @@ class TFLiteArtefact:
         self.size = Path(path).stat().st_size
 
     def from_pixels(self, images: np.ndarray) -> Outputs:
-        return self._outputs(images)
+        if self._predictor is None:
+            return self._no_outputs(len(images))
+        return edge_outputs([self._predictor.ask(image) for image in images])
 
     def from_bytes(self, encoded: Sequence[bytes]) -> Outputs:
-        return self._outputs(encoded)
-
-    def _outputs(self, images: Sequence) -> Outputs:
         if self._predictor is None:
-            return Outputs(np.full(len(images), np.nan), None, None, (self._refusal,))
-        return edge_outputs(self._predictor.predict(list(images)))
+            return self._no_outputs(len(encoded))
+        return edge_outputs(self._predictor.predict(list(encoded)))
+
+    def _no_outputs(self, images: int) -> Outputs:
+        return Outputs(np.full(images, np.nan), None, None, (self._refusal,))
 
     def answer(self, encoded: bytes) -> None:
         self._predictor.predict([encoded])
@@ -123,23 +135,33 @@ def edge_outputs(results: Sequence[Answer]) -> Outputs:
         problems = (
             f"{len(silent)} of {len(results)} images got no answer, the first (number {silent[0]}): {reason}",
         )
-    lesions = None
-    if any(result.lesions for result in results):
-        lesions = np.array([[result.lesions.get(lesion, np.nan) for lesion in LESIONS] for result in results])
-    maps = None
-    shape = next((result.maps.shape for result in results if result.maps is not None), None)
-    if shape:
-        nothing = np.full(shape, np.nan)
-        maps = np.stack([nothing if result.maps is None else result.maps for result in results])
+    lesions = _labelled([result.lesions for result in results], LESIONS)
+    classes = _labelled([result.classes for result in results], results[0].card.classes if results else ())
+    maps, boxes, scores = (
+        _stacked([getattr(result, name) for result in results]) for name in ("maps", "boxes", "scores")
+    )
     covid = np.array([np.nan if result.covid is None else result.covid for result in results])
-    return Outputs(covid, lesions, maps, problems)
+    return Outputs(covid, lesions, maps, problems, classes, boxes, scores)
+
+
+def _labelled(said: Sequence[dict[str, float]], labels: Sequence[str]) -> np.ndarray | None:
+    """`(N, labels)`, NaN where a label is missing; None where all are."""
+    return np.array([[one.get(label, np.nan) for label in labels] for one in said]) if any(said) else None
+
+
+def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """One array of all, NaN where one is missing; None where all are."""
+    shape = next((array.shape for array in arrays if array is not None), None)
+    if shape is None:
+        return None
+    return np.stack([np.full(shape, np.nan) if array is None else array for array in arrays])
 
 
 class SavedModelArtefact:
     """A SavedModel, asked through its signatures as a server asks it, in batches of at most 8.
 
-    `serving_default` and `pixels` give the probabilities, `explain` the maps; it takes bytes only, so that pixels
-    are given to it as PNG, which loses nothing.
+    `serving_default` and `pixels` give the probabilities, `explain` maps or boxes; it takes bytes only, so that
+    pixels are given to it as PNG, which loses nothing.
 
     Args:
         folder: the version's folder, with `assets/card.json`.
@@ -185,7 +207,14 @@ class SavedModelArtefact:
                 problems.append(
                     f"the signatures {signature} and {EXPLAIN} give another {head} for the same images"
                 )
-        return Outputs(said[COVID], said.get("lesions"), explained.get("maps"), tuple(problems))
+        explanation = {name: explained.get(name) for name in ("maps", "boxes", "scores")}
+        return Outputs(
+            said[COVID],
+            said.get("lesions"),
+            problems=tuple(problems),
+            classes=said.get("classes"),
+            **explanation,
+        )
 
     def _call(self, signature: str, argument: str, inputs: list[Any]) -> dict[str, np.ndarray]:
         call = self._model.signatures[signature]

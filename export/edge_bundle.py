@@ -88,7 +88,7 @@ def build(
         The archive.
 
     Raises:
-        ValueError: if the model is not fit for use, or wheels are missing.
+        ValueError: if the model is not fit for use or is shown the lungs alone, or wheels are missing.
         OSError: if the archive cannot be written.
     """
     card = _fit_card(model)
@@ -133,6 +133,11 @@ def _fit_card(model: Path) -> Card:
     card, _ = read_card(model)
     if not card_beside(model).is_file():
         raise ValueError(f"{card_beside(model)} is missing; copy the model and its card from where they were made")
+    if card.lungs != "whole":
+        raise ValueError(
+            f"{model} is shown the lungs alone and needs scikit-image, which bundles do not hold; install it by "
+            "pip install 'ladnn_tf[edge,dicom]' on the box, or bundle a model of whole slices"
+        )
     if card.export.fitness == "unmeasured":
         raise ValueError(
             f"{model} was never compared with the run it was made of, so it is not bundled; export it by "
@@ -174,7 +179,7 @@ def _readme(
     return string.Template((_TEMPLATES / "README.txt").read_text("utf-8")).substitute(
         name=name,
         notice=card.notice,
-        lesions=" and of five lesions" if card.task == "ladnn" else "",
+        lesions=" and of five lesions" if card.task == "ladnn" else " and of each class" if card.classes else "",
         version=card.version,
         format=card.export.format,
         model_mb=f"{model.stat().st_size / _MB:.1f}",

@@ -51,7 +51,8 @@ def make_self_test(
 
     Returns:
         File name -> PNG; and what `bundle/self_test.py` reads as JSON: `version`, `tolerance`, and for each of
-        `pictures` either `{"abstained": true}` or `covid`, `lesions` and `maps_shape`.
+        `pictures` either `{"abstained": true}` or `covid`, `lesions` and `maps_shape`; of a model with classes
+        also `classes`.
 
     Raises:
         ValueError: if none of the pairs is answered, or noise is.
@@ -59,10 +60,10 @@ def make_self_test(
     pairs = [draw(seed) for seed in range(_PAIRS)]
     answered = [(pair, predictor.predict([pair[COVID], pair[OTHER]])) for pair in pairs]
     complete = [
-        (pair, results) for pair, results in answered if all(result.maps is not None for result in results)
+        (pair, results) for pair, results in answered if all(result.covid is not None for result in results)
     ]
     if not complete:
-        result = next(result for result in answered[0][1] if result.maps is None)
+        result = next(result for result in answered[0][1] if result.covid is None)
         raise ValueError(
             f"the model answers no pair of the test's slices ({result.error or result.reason}): no bundle made"
         )
@@ -79,8 +80,8 @@ def make_self_test(
 
 def _difference(one: Answer, other: Answer) -> float:
     """The largest difference of two answers' probabilities."""
-    lesions = [abs(one.lesions[name] - other.lesions[name]) for name in one.lesions]
-    return max([abs(one.covid - other.covid), *lesions])
+    shares, others = one.lesions | one.classes, other.lesions | other.classes
+    return max([abs(one.covid - other.covid), *(abs(shares[name] - others[name]) for name in shares)])
 
 
 def _expected(result: Answer) -> dict:
@@ -88,5 +89,6 @@ def _expected(result: Answer) -> dict:
         "abstained": False,
         "covid": result.covid,
         "lesions": result.lesions,
-        "maps_shape": list(result.maps.shape),
+        "maps_shape": [] if result.maps is None else list(result.maps.shape),
+        **({"classes": result.classes} if result.classes else {}),
     }

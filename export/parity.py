@@ -38,8 +38,8 @@ UNFIT = 3
 _RELATIVE = "maps relative to their label's largest value"
 _FLOATING, _QUANTISED = "saved_model, float32 and float16", ", ".join(QUANTISED)
 _TOLERANCES = {
-    "float32": "float32 and saved_model: largest difference of probabilities",
-    "float16": "float16: largest difference of probabilities",
+    "float32": "float32 and saved_model: largest difference of probabilities, and of the scores of boxes",
+    "float16": "float16: largest difference of the same",
     "encoded": "added to both from encoded bytes",
     "maps": f"{_FLOATING}: largest difference of {_RELATIVE}",
     "auc_loss": f"{_QUANTISED}: largest loss of AUC",

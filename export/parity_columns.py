@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from export.artefacts import Artefact, Outputs
+from export import parity_regions
+from export.artefacts import ARRAYS, Artefact, Outputs
 from export.parity_evidence import Sample
 from ladnn_tf import intervals, metrics
 
@@ -20,6 +21,7 @@ NO_ATTENTION = 1e-6
 its maps are compared as they are, so that an artefact that shows attention there is caught, and noise is not."""
 
 _METRICS = ("auc", "sensitivity")
+_PROBABILITIES = ("covid", "lesions", "classes", "scores")
 
 
 def ask(
@@ -65,7 +67,7 @@ def problems(outputs: Outputs, reference: Outputs) -> list[str]:
     found = list(outputs.problems)
     if found and not np.isfinite(outputs.covid).any():
         return found  # it answered nothing, and said why
-    for name in ("covid", "lesions", "maps"):
+    for name in ARRAYS:
         got, wanted = getattr(outputs, name), getattr(reference, name)
         if wanted is None and got is not None:
             found.append(f"it has {name}, which the run's model has not")
@@ -78,7 +80,7 @@ def problems(outputs: Outputs, reference: Outputs) -> list[str]:
         elif not np.isfinite(got).all():
             images = int((~np.isfinite(got)).reshape(len(got), -1).any(axis=1).sum())
             found.append(f"its {name} are not finite for {images} of {len(got)} images")
-        elif name != "maps" and not ((got >= 0) & (got <= 1)).all():
+        elif name in _PROBABILITIES and not ((got >= 0) & (got <= 1)).all():
             found.append(f"its {name} are no probabilities: from {got.min():.6g} to {got.max():.6g}")
     return found
 
@@ -92,9 +94,13 @@ def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -
         thresholds: of the run's card and of the artefact's.
 
     Returns:
-        - `probability_difference` (all labels), `covid_difference`, `map_difference`: `largest` and `mean`
-          absolute difference; of the maps relative to the largest value of the reference's maps of that label
-          over all images (see `NO_ATTENTION`);
+        - `probability_difference` (all labels and classes), `covid_difference` and, where there are maps,
+          `map_difference`: `largest` and `mean` absolute difference; of the maps relative to the largest value of
+          the reference's maps of that label over all images (see `NO_ATTENTION`). Where there are boxes, of the
+          images with the same boxes alone;
+        - where there are boxes, `boxes`: how many of `images` have the `same`, and how many of the others get
+          another decision, `other_decisions`, and the largest `other_difference` of their probabilities; and
+          `score_difference`, of `parity_regions.score_differences`;
         - `agreement`: `agreeing` decisions of `images`;
         - `auc`, `sensitivity`: the fields of `intervals.PairedDifference`, `a` the run's own and `b` the
           artefact's, the difference so being the loss, with the 95 % interval of a paired bootstrap over patients;
@@ -102,13 +108,31 @@ def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -
           the run's own is 1; undefined where it decides alike for all images.
     """
     reference = sample.reference
+    same = parity_regions.same_boxes(outputs, reference)
     covid = np.abs(outputs.covid - reference.covid)
-    lesions = np.empty(0) if reference.lesions is None else np.abs(outputs.lesions - reference.lesions)
+    shares = [
+        np.abs(getattr(outputs, name) - getattr(reference, name))
+        for name in ("lesions", "classes")
+        if getattr(reference, name) is not None
+    ]
     agreeing = (outputs.covid >= thresholds[1]) == (reference.covid >= thresholds[0])
+    of_network = {}
+    if reference.maps is not None:
+        of_network["map_difference"] = _largest_and_mean(_map_differences(outputs.maps, reference.maps))
+    if reference.boxes is not None:
+        others = _probabilities(covid, shares, ~same)
+        of_network["boxes"] = {
+            "same": int(same.sum()),
+            "images": len(same),
+            "other_decisions": int((~agreeing[~same]).sum()),
+            "other_difference": _largest_and_mean(others)["largest"],
+        }
+        scores = parity_regions.score_differences(outputs, reference)
+        of_network["score_difference"] = _largest_and_mean(scores)
     return {
-        "probability_difference": _largest_and_mean(np.concatenate([covid, lesions.ravel()])),
-        "covid_difference": _largest_and_mean(covid),
-        "map_difference": _largest_and_mean(_map_differences(outputs.maps, reference.maps)),
+        "probability_difference": _largest_and_mean(_probabilities(covid, shares, same)),
+        "covid_difference": _largest_and_mean(covid[same]),
+        **of_network,
         "agreement": {"agreeing": int(agreeing.sum()), "images": len(agreeing)},
         **losses(sample, outputs, thresholds),
         "own_decisions": losses(
@@ -138,10 +162,17 @@ def losses(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) ->
     return {name: dataclasses.asdict(difference) for name, difference in differences.items()}
 
 
+def _probabilities(covid: np.ndarray, shares: list[np.ndarray], images: np.ndarray) -> np.ndarray:
+    """The differences of all probabilities of some images, in one row."""
+    return np.concatenate([covid[images], *(each[images].ravel() for each in shares)])
+
+
 def _map_differences(maps: np.ndarray, reference: np.ndarray) -> np.ndarray:
     largest = reference.max(axis=(0, 1, 2))
     return np.abs(maps - reference) / np.where(largest > NO_ATTENTION, largest, 1.0)
 
 
 def _largest_and_mean(differences: np.ndarray) -> dict[str, float]:
+    if not len(differences):  # no image has the same boxes, or none has others
+        return {"largest": 0.0, "mean": 0.0}
     return {"largest": float(differences.max()), "mean": float(differences.mean())}

@@ -5,7 +5,7 @@ import statistics
 import time
 from typing import Any
 
-from export import parity_columns
+from export import parity_columns, parity_regions
 from export.artefacts import Artefact
 from export.parity_auc import auc_lost
 from export.parity_columns import COLUMNS
@@ -55,7 +55,8 @@ def compare(evidence: Evidence, artefact: Artefact, tolerances: Tolerances | Non
         Fitness, reasons and figures: per column of `COLUMNS` those of `parity_columns.measure`, `null` where the
         outputs cannot be compared; `phantoms` the same without differences, if they were needed; `auc_judged_on`
         `images`, `phantoms`, `own decisions`, `nothing` or, where it is not judged, an empty string; `latency_ms`,
-        the median of `latency_images` files given one at a time.
+        the median of `latency_images` files given one at a time. Of a model with classes also `classes`, their
+        names; of a DRENet too `same_boxes`, the least share of images with the same boxes.
 
     Raises:
         ValueError: if the artefact was not made of the run, or its format is unknown.
@@ -65,6 +66,7 @@ def compare(evidence: Evidence, artefact: Artefact, tolerances: Tolerances | Non
     limit = tolerances.difference(artefact.format)
     thresholds = evidence.card.threshold, artefact.card.threshold
     reasons = []
+    has_boxes = evidence.sample.reference.boxes is not None
     columns = parity_columns.ask(evidence.sample, artefact, thresholds, reasons, parity_columns.measure)
     measured = {
         "format": artefact.format,
@@ -78,6 +80,8 @@ def compare(evidence: Evidence, artefact: Artefact, tolerances: Tolerances | Non
         "latency_images": min(TIMED_IMAGES, len(evidence.sample.encoded)),
         "versions": runs.versions(),
     }
+    measured |= {"classes": list(evidence.card.classes)} if evidence.card.classes else {}
+    measured |= {"same_boxes": parity_regions.SAME_BOXES} if has_boxes else {}
     images = len(evidence.sample.labels)
     if limit is None and images < MINIMUM_IMAGES:
         reasons.append(
@@ -127,16 +131,20 @@ def check_source(source: Card, card: Card, name: str) -> None:
 
 
 def _too_different(name: str, column: dict, limit: float, tolerances: Tolerances) -> list[str]:
-    """Against a format that is not quantised: the largest differences."""
+    """Against a format that is not quantised: the largest differences, and other boxes."""
+    limit += tolerances.encoded * (name == "encoded_bytes")
     allowed = {
-        "probability_difference": ("probabilities", limit + tolerances.encoded * (name == "encoded_bytes")),
+        "probability_difference": ("probabilities", limit),
         "map_difference": ("maps (relative)", tolerances.maps),
     }
-    return [
+    reasons = [
         f"{COLUMNS[name]}: {what} differ by up to {column[key]['largest']:.3g}, allowed are {most:.3g}"
         for key, (what, most) in allowed.items()
-        if column[key]["largest"] > most
+        if key in column and column[key]["largest"] > most
     ]
+    if "boxes" in column:
+        reasons += [f"{COLUMNS[name]}: {reason}" for reason in parity_regions.too_different(column, limit)]
+    return reasons
 
 
 def _too_different_on_average(name: str, column: dict, tolerances: Tolerances) -> list[str]:

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 from absl import logging
 
-from export.artefacts import Outputs
+from export.artefacts import ARRAYS, Outputs
+from export.signatures import answering_model
 from ladnn_tf import metrics, runs
 from ladnn_tf.calibration import calibrated_probabilities
 from ladnn_tf.card import Card
-from ladnn_tf.data import pipeline
+from ladnn_tf.data import lung_images, pipeline
 from ladnn_tf.data.covid_ct import read_covid_ct
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.data.phantom import write_dataset
 from ladnn_tf.files import file_sha256
 from ladnn_tf.labels import COVID
-from ladnn_tf.models.attention import attention_model
-from ladnn_tf.models.ladnn import float32_copy
 
 PHANTOM_PATIENTS = 80
 """Phantoms of the AUC loss: with `PHANTOM_SEED` 127 slices with COVID-19 and 127 without."""
@@ -100,7 +100,8 @@ def load_evidence(
         run: the run.
         manifest: the data; empty for the run's own.
         split: of the manifest.
-        images: how many of the split, evenly over each class; 0 for all.
+        images: how many of the split, evenly over each class; 0 for all. For a model that is shown the lungs
+            alone slices without lungs are then left out.
         phantom_patients: patients of the phantoms, two to four slices each, should they be needed.
         phantom_size: least side of the phantoms in pixels.
 
@@ -118,7 +119,7 @@ def load_evidence(
             f"{path}, the data of {run.folder}, is not here (looked for from {Path.cwd()}); give --manifest=FILE "
             "with real slices"
         )
-    whole = select_split(read_manifest(path), split)
+    whole = pipeline.select_classes(select_split(read_manifest(path), split), run.card.classes)
     frame = select_evenly(whole, images)
     pipeline.verify_images(frame)
     own = runs.is_own(run, path)
@@ -128,8 +129,8 @@ def load_evidence(
         "split": split,
         "images_in_split": len(whole),
     }
-    predict = functools.partial(_reference, attention_model(float32_copy(run.model)), run.card.temperature)
-    sample = _sample(frame, run.card.image_size, about, predict)
+    predict = functools.partial(_reference, answering_model(run.model), run.card.temperature)
+    sample = _sample(frame, run.card, about, predict)
 
     @functools.cache
     def seen() -> None:
@@ -138,7 +139,7 @@ def load_evidence(
 
     def make_phantoms() -> Sample:
         side = max(phantom_size, run.card.image_size)
-        return _phantoms(phantom_patients, side, run.card.image_size, predict)
+        return _phantoms(phantom_patients, side, run.card, predict)
 
     flags = [f"--run={run.folder}", *([f"--manifest={manifest}"] if manifest else []), f"--split={split}"]
     flags += [f"--images={images}"] if images else []
@@ -172,10 +173,12 @@ def select_evenly(frame: pd.DataFrame, images: int) -> pd.DataFrame:
     return frame.loc[sorted(np.concatenate(chosen))]
 
 
-def _sample(frame: pd.DataFrame, size: int, about: dict, predict: Callable[[np.ndarray], Outputs]) -> Sample:
-    pixels = pipeline.load_images(frame, size)
+def _sample(frame: pd.DataFrame, card: Card, about: dict, predict: Callable[[np.ndarray], Outputs]) -> Sample:
+    frame, pixels = lung_images.load_split(frame, card.image_size, card.lungs)
     reference = predict(pixels)
-    unsound = ~np.isfinite(reference.covid) | ~np.isfinite(reference.maps).all(axis=(1, 2, 3))
+    arrays = [getattr(reference, name) for name in ARRAYS]
+    finite = [np.isfinite(x).reshape(len(frame), -1).all(axis=1) for x in arrays if x is not None]
+    unsound = ~np.all(finite, axis=0)
     if unsound.any():
         raise ValueError(
             f"{frame['path'].iloc[int(np.argmax(unsound))]}: the run's own model gives no finite number"
@@ -187,15 +190,21 @@ def _sample(frame: pd.DataFrame, size: int, about: dict, predict: Callable[[np.n
 
 
 def _reference(model, temperature: float, pixels: np.ndarray) -> Outputs:
-    logits = runs.predict_logits(model, pixels)
-    lesions = calibrated_probabilities(logits["lesions"], 1.0) if "lesions" in logits else None
-    return Outputs(calibrated_probabilities(logits[COVID][:, 0], temperature), lesions, logits["attention"])
+    outputs = runs.predict_logits(model, pixels)
+    return Outputs(
+        calibrated_probabilities(outputs[COVID][:, 0], temperature),
+        calibrated_probabilities(outputs["lesions"], 1.0) if "lesions" in outputs else None,
+        outputs.get("attention"),
+        classes=scipy.special.softmax(outputs["classes"], axis=1) if "classes" in outputs else None,
+        boxes=outputs.get("boxes"),
+        scores=outputs.get("scores"),
+    )
 
 
-def _phantoms(patients: int, side: int, size: int, predict: Callable[[np.ndarray], Outputs]) -> Sample:
+def _phantoms(patients: int, side: int, card: Card, predict: Callable[[np.ndarray], Outputs]) -> Sample:
     logging.info("the AUC on the images is too low to show a loss: drawing phantoms of %d patients", patients)
     about = {"phantoms": {"patients": patients, "size": side, "seed": PHANTOM_SEED}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "phantoms"
         write_dataset(folder, patients=patients, size=side, seed=PHANTOM_SEED)
-        return _sample(read_covid_ct(folder).rows, size, about, predict)
+        return _sample(read_covid_ct(folder).rows, card, about, predict)

@@ -11,6 +11,8 @@ from export.parity_auc import MINIMUM_AUC, MINIMUM_OF_CLASS
 from export.parity_columns import COLUMNS, LEVEL, RESAMPLES
 from export.parity_compare import Comparison
 from export.parity_evidence import Evidence
+from export.parity_regions import SAME_BOXES, may_differ
+from export.parity_table import RIGHT, artefact_title, lines, titles
 from export.parity_tolerances import QUANTISED, Tolerances
 from ladnn_tf.files import write_atomically
 from ladnn_tf.tflite_file import SUFFIX
@@ -20,12 +22,6 @@ STEM = "parity"
 
 _RULES = dataclasses.asdict(Tolerances()).keys()
 _ORDER = ("saved_model", "float32", "float16", *QUANTISED)
-_TITLES = (
-    "artefact", "MB", "given", "probabilities: largest, mean", "COVID-19: largest, mean", "maps: largest, mean",
-    "equal decisions", "AUC", "loss of AUC", "loss of sensitivity", "ms", "verdict",
-)  # fmt: skip
-_RIGHT = ("MB", "ms")
-_NONE = "n/a"
 
 
 def version_stem(version: str) -> str:
@@ -98,9 +94,10 @@ def in_place(folder: Path, row: dict) -> bool:
 def format_table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as text: two lines for each artefact, then how to read them, then the reasons."""
     rows = _rows(comparisons)
-    cells = [list(_TITLES), *(line for row in rows for line in _lines(row))]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_TITLES))]
-    pad = [str.rjust if title in _RIGHT else str.ljust for title in _TITLES]
+    heads = titles(rows)
+    cells = [heads, *(line for row in rows for line in lines(row, heads))]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
+    pad = [str.rjust if title in RIGHT else str.ljust for title in heads]
     table = ["  ".join(f(c, w) for f, c, w in zip(pad, line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([*table, "", *_notes(rows), *_reasons(rows)])
 
@@ -128,7 +125,9 @@ def _older(document: Path) -> list[dict]:
     try:
         rows = json.loads(document.read_text(encoding="utf-8"))["artefacts"]
         # Those that an older version judged, by other rules, would be misread.
-        return [row for row in rows if row["measured"]["tolerances"].keys() == _RULES and _lines(row)]
+        return [
+            row for row in rows if row["measured"]["tolerances"].keys() == _RULES and lines(row, titles([row]))
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{document} is no report of the gate ({error!r}); move it away") from error
 
@@ -151,8 +150,8 @@ def _command(folder: Path, evidence: Evidence, rows: list[dict]) -> str:
 
 
 def _markdown(evidence: Evidence, rows: list[dict], command: str) -> str:
-    card = evidence.card
-    lines = [
+    card, heads = evidence.card, titles(rows)
+    text = [
         f"# Parity of the exports of {card.name} ({card.backbone}, {card.image_size} px)",
         "",
         f"Measured on {data_text(evidence.sample.data)}. The reference is the run's own model (SHA-256 "
@@ -160,20 +159,20 @@ def _markdown(evidence: Evidence, rows: list[dict], command: str) -> str:
         "",
         f"To measure it again where it lies: `{command}`" if command else "Nothing of it was kept.",
         "",
-        "| " + " | ".join(_TITLES) + " |",
-        "|" + "|".join("---:" if title in _RIGHT else "---" for title in _TITLES) + "|",
-        *("| " + " | ".join(line) + " |" for row in rows for line in _lines(row)),
+        "| " + " | ".join(heads) + " |",
+        "|" + "|".join("---:" if title in RIGHT else "---" for title in heads) + "|",
+        *("| " + " | ".join(line) + " |" for row in rows for line in lines(row, heads)),
         "",
     ]
     others = [
-        f"{_title(row)} was measured earlier, on {data_text(row['measured']['data'])}, as an export of "
+        f"{artefact_title(row)} was measured earlier, on {data_text(row['measured']['data'])}, as an export of "
         f"{row['run']} (SHA-256 {row['source_sha256'][:12]})."
         for row in rows
         if row["older"]
         or row["measured"]["data"] != evidence.sample.data
         or row["source_sha256"] != card.model_sha256
     ]
-    return "\n".join(lines + [f"- {note}" for note in (*_notes(rows), *others, *_reasons(rows))]) + "\n"
+    return "\n".join(text + [f"- {note}" for note in (*_notes(rows), *others, *_reasons(rows))]) + "\n"
 
 
 def data_text(data: dict) -> str:
@@ -191,65 +190,19 @@ def data_text(data: dict) -> str:
     )
 
 
-def _title(row: dict) -> str:
-    name = f"saved_model {row['name']}" if row["measured"]["format"] == "saved_model" else row["name"]
-    return f"{name} (older)" if row["older"] else name
-
-
-def _lines(row: dict) -> list[list[str]]:
-    """The lines of one artefact: one for each column of the gate, and two of the phantoms if there are any."""
-    measured, blank = row["measured"], [""] * len(_TITLES)
-    lines = []
-    for name, title in COLUMNS.items():
-        lines.append([*blank[:2], title, *_figures(measured[name]), *blank[:2]])
-    if measured["phantoms"]:
-        for name, title in COLUMNS.items():
-            lines.append([*blank[:2], f"phantoms, {title}", *_figures(measured["phantoms"][name]), *blank[:2]])
-    latency = measured["latency_ms"]
-    kept = "" if row.get("in_place", True) or row["fitness"] == "fit" else ", not kept"
-    lines[0][:2] = [_title(row), f"{measured['size_bytes'] / 1e6:.2f}"]
-    lines[0][-2:] = [_NONE if latency is None else f"{latency:.1f}", row["fitness"] + kept]
-    return lines
-
-
-def _figures(column: dict | None) -> list[str]:
-    if column is None:
-        return [_NONE] * 7
-    differences = [
-        f"{column[key]['largest']:.1e}, {column[key]['mean']:.1e}" if key in column else ""
-        for key in ("probability_difference", "covid_difference", "map_difference")
-    ]
-    agreement = column.get("agreement")
-    equal = f"{agreement['agreeing']}/{agreement['images']}" if agreement else ""
-    auc = column["auc"]
-    both = f"{auc['a']:.4f} -> {auc['b']:.4f}" if auc["difference"] is not None else _NONE
-    return [*differences, equal, both, _loss(auc), _loss(column["sensitivity"])]
-
-
-def _loss(paired: dict) -> str:
-    if paired["difference"] is None:
-        return _NONE
-    interval = "" if paired["low"] is None else f" [{paired['low']:+.4f}, {paired['high']:+.4f}]"
-    return f"{paired['difference']:+.4f}{interval}"
-
-
 def _notes(rows: list[dict]) -> list[str]:
     timed = max((row["measured"]["latency_images"] for row in rows), default=0)
     notes = [
         "Given: the pixels that the run's own model saw, or the file, for the artefact to decode and resize.",
-        "Differences are absolute; those of the maps are relative to the largest value of the label's map.",
+        _differences(rows),
         f"A loss is the run's own value less the artefact's, with {100 * LEVEL:g} % intervals of a paired "
         f"bootstrap over patients ({RESAMPLES} resamples). The verdict is on the values, not the intervals.",
         f"ms: median of {timed} files, one at a time, on whatever machine this was and whatever else it did; a "
         "by-product: `python -m benchmarks.inference` measures speed.",
     ]
-    groups = _distinct(row["measured"]["tolerances"] for row in rows)
-    for tolerances in groups:
-        notes.append(
-            _allowed(
-                tolerances, [row for row in rows if row["measured"]["tolerances"] == tolerances], len(groups) > 1
-            )
-        )
+    groups = _distinct(map(_rules, rows))
+    for rules in groups:
+        notes.append(_allowed([row for row in rows if _rules(row) == rules], len(groups) > 1))
     notes += _distinct(filter(None, map(_judged, rows)))
     return notes
 
@@ -271,19 +224,52 @@ def _judged(row: dict) -> str:
     columns = [(title, measured[name]) for name, title in COLUMNS.items() if measured[name]]
     found = ", ".join(f"{title} {column['own_decisions']['b']:.4f}" for title, column in columns)
     return (
-        f"On the images as on {phantoms} {reason}: the loss of AUC of {_title(row)} was judged by the run's own "
-        f"decisions on the images, the AUC by which its probabilities tell them (of the run itself 1): {found}."
+        f"On the images as on {phantoms} {reason}: the loss of AUC of {artefact_title(row)} was judged by the "
+        "run's own decisions on the images, the AUC by which its probabilities tell them (of the run itself 1): "
+        f"{found}."
     )
 
 
-def _allowed(given: dict, rows: list[dict], named: bool) -> str:
+def _differences(rows: list[dict]) -> str:
+    heads = " ".join(titles(rows))
+    text = "Differences are absolute"
+    if "maps" in heads:
+        text += "; those of the maps are relative to the largest value of the label's map"
+    if "boxes" in heads:
+        text += (
+            ". Where there are boxes, those of probabilities are of the images that have the same boxes, in the "
+            "same order, as with the run's own model; in brackets is the largest of the other images. Scores "
+            "count up to the first other box of an image: in a tie, which rounding decides, it has the same score"
+        )
+    return f"{text}."
+
+
+def _rules(row: dict) -> tuple:
+    """What a row was judged by: the tolerances, and the kind of its model."""
+    measured = row["measured"]
+    return measured["tolerances"], bool(measured.get("classes")), "same_boxes" in measured
+
+
+def _allowed(rows: list[dict], named: bool) -> str:
+    given, has_classes, has_boxes = _rules(rows[0])
     tolerances = Tolerances(**given)
-    whose = f" for {', '.join(map(_title, rows))}" if named else ""
+    whose = f" for {', '.join(map(artefact_title, rows))}" if named else ""
     counts = _distinct(row["measured"]["data"]["images"] for row in rows)
+    allowed = (
+        f"Allowed{whose}: probabilities may differ by {tolerances.float32:g} (saved_model, float32) and "
+        f"{tolerances.float16:g} (float16), by {tolerances.encoded:g} more from encoded bytes"
+    )
+    if has_boxes:
+        images = ", ".join(f"{may_differ(number)} of {number} images" for number in counts)
+        return (
+            f"{allowed}, and scores by as much; {100 * SAME_BOXES:g} % of the images need the same boxes "
+            f"({images} may have others), and the others the same decision."
+        )
+    if has_classes:
+        return f"{allowed}."
     decisions = ", ".join(f"{tolerances.may_differ(images)} of {images} decisions" for images in counts)
     return (
-        f"Allowed{whose}: probabilities may differ by {tolerances.float32:g} (saved_model, float32) and "
-        f"{tolerances.float16:g} (float16), by {tolerances.encoded:g} more from encoded bytes, and their maps by "
+        f"{allowed}, and their maps by "
         f"{tolerances.maps:g}; {', '.join(QUANTISED)} may lose {tolerances.auc_loss:g} of AUC, need "
         f"{100 * tolerances.agreement:g} % equal decisions ({decisions} may differ), and their probabilities and "
         f"maps may differ by {tolerances.mean:g} on average."
@@ -299,4 +285,4 @@ def _distinct(values) -> list:
 
 
 def _reasons(rows: list[dict]) -> list[str]:
-    return [f"unfit: {_title(row)}: {reason}" for row in rows for reason in row["reasons"]]
+    return [f"unfit: {artefact_title(row)}: {reason}" for row in rows for reason in row["reasons"]]

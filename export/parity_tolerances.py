@@ -14,7 +14,8 @@ class Tolerances:
     """How far an artefact may be from the run's own model.
 
     Attributes:
-        float32: largest difference of a probability of `float32` and `saved_model` on the same pixels.
+        float32: largest difference of a probability, or of a box' score, of `float32` and `saved_model` on the
+            same pixels. How many images may have other boxes: `parity_regions`.
         float16: the same of `float16`.
         encoded: what may come on top of both from encoded bytes.
         auc_loss: largest loss of AUC of the quantised formats, `QUANTISED`.

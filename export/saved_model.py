@@ -31,13 +31,26 @@ except ImportError:
 USAGE = """python -m export.saved_model --run=runs/NAME --out=models/ladnn [--manifest=FILE] [--keep_failed]
 
 Writes OUT/<next integer>/ with the signatures serving_default (image_bytes: PNG or JPEG files), explain (the same,
-with attention maps), pixels (images: uint8 RGB) and card (the card's JSON), warm-up requests, and
+with attention maps or boxes), pixels (images: uint8 RGB) and card (the card's JSON), warm-up requests, and
 OUT/parity_<integer>.md and .json, which compare it with the run's own model. Exit status: 0 if it was written and
 is fit; 3 if it is unfit, and not written, or with --keep_failed written with a card that says so; 1 after an
 error, 2 after one in the flags."""
 
 _STAGING = ".staging-"
 _REPORTS = f"{parity_report.version_stem('*')}.json"
+
+
+def check_whole(card: Card) -> None:
+    """Checks that a run's model is shown whole slices.
+
+    Raises:
+        ValueError: if it is shown the lungs alone.
+    """
+    if card.lungs != "whole":
+        raise ValueError(
+            f"the model of {card.name} is shown the lungs alone, and a SavedModel cannot look for them: export it "
+            "by python -m export.tflite, or train a run with --lungs=whole"
+        )
 
 
 def stage(run: runs.Run, folder: Path) -> Card:
@@ -51,8 +64,10 @@ def stage(run: runs.Run, folder: Path) -> Card:
         The card.
 
     Raises:
+        ValueError: as `check_whole`.
         OSError: if a file cannot be written.
     """
+    check_whole(run.card)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)  # TensorFlow lists every variable's number, for each signature
     try:
@@ -90,7 +105,7 @@ def export(
         The comparison, whose name is the version, and whether the version was put in its place.
 
     Raises:
-        ValueError: if `out` is a SavedModel itself.
+        ValueError: if `out` is a SavedModel itself; as `check_whole`.
         OSError: if a file cannot be written.
     """
     if (out / "saved_model.pb").is_file():
@@ -219,6 +234,7 @@ def main(argv: list[str]) -> int:
     parity.define_flags(flag_values)
     command.parse(flag_values, argv, USAGE)
     run, out = runs.load_run(flag_values.run), Path(flag_values.out)
+    check_whole(run.card)  # before the evidence is read, and before the look is counted
     tolerances = parity.tolerances_from(flag_values)
     evidence = parity.load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)
     comparison, placed = export(run, out, evidence, tolerances, keep_failed=flag_values.keep_failed)

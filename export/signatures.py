@@ -1,4 +1,4 @@
-"""The graph of the SavedModel: encoded bytes or pixels in, calibrated probabilities and attention maps out.
+"""The graph of the SavedModel: encoded bytes or pixels in, probabilities and what the network looked at out.
 
 Every image is judged by its first bytes before anything is decoded: what `preprocess.decode` refuses is refused
 here too, and a header that promises a billion pixels costs no memory. What only the decoder finds, such as a
@@ -15,10 +15,12 @@ from ladnn_tf.data import pipeline
 from ladnn_tf.data.preprocess import LFS_POINTER, MAX_PIXELS, PNG_END, PNG_SIGNATURE
 from ladnn_tf.labels import COVID
 from ladnn_tf.models.attention import attention_model
-from ladnn_tf.models.ladnn import float32_copy
+from ladnn_tf.models.ladnn import float32_copy, logits_model
 
 BYTES, EXPLAIN, PIXELS, CARD = "serving_default", "explain", "pixels", "card"
 SIGNATURES = (BYTES, EXPLAIN, PIXELS, CARD)
+
+_ANSWERED = (COVID, "classes", "boxes", "scores")  # of a model with classes; what DRENet learns beside is not
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"  # ITU-T T.81, table B.1: end of image; within the scan a byte of 255 is followed by 0
@@ -41,24 +43,27 @@ def servable(model: keras.Model, temperature: float, card: Path) -> tuple[tf.Mod
     With B images in a request, 1 or more, the signatures are:
 
     - `serving_default`: `image_bytes` (B,) string, PNG or JPEG files, to `covid` (B,), calibrated, and `lesions`
-      (B, 5), both float32 in [0, 1]; a baseline has no lesions. One image that cannot be read fails all B, by an
+      (B, 5), both float32 in [0, 1]; a baseline has no lesions. A model with classes has `classes` (B, C) instead,
+      their softmax, not calibrated, in the order of the card. One image that cannot be read fails all B, by an
       InvalidArgument error that names each such image's place and the reason;
     - `explain`: the same and `maps` (B, h, w, C) float32, not negative, not normalised: C is 6 (COVID-19, then
-      `labels.LESIONS`), or 1 of a baseline;
+      `labels.LESIONS`), or 1 of a baseline. A DRENet has `boxes` (B, K, 4) instead, top, left, bottom, right as
+      shares of the image's sides, and `scores` (B, K) in [0, 1]; a plain trunk has nothing more;
     - `pixels`: `images` (B, H, W, 3) uint8 RGB, of one size in a request, to what `serving_default` gives;
     - `card`: `query` (B,) string, whatever it says, to `card` (B,) string, the JSON of the model's card, which is
       read when it is asked for from the SavedModel's folder `assets`. So clients judge by the card of the model
       that answers them.
 
     Args:
-        model: from `ladnn.build_model` or loaded from a run, of any precision; its copy in float32 is used.
+        model: from `ladnn.build_model` or `drenet.py`, or loaded from a run, of any precision; its copy in float32
+            is used.
         temperature: the logit of COVID-19 is divided by it before the sigmoid.
         card: a file, of whose name and content a copy goes into `assets`.
 
     Returns:
         The object, and the concrete functions by the names of `SIGNATURES`.
     """
-    network = attention_model(float32_copy(model))
+    network = answering_model(model)
     size = network.input_shape[1]
 
     # A function of its own is stored once, however many signatures call it.
@@ -76,8 +81,8 @@ def servable(model: keras.Model, temperature: float, card: Path) -> tuple[tf.Mod
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def explain(image_bytes):
-        probabilities, maps = answers(read_images(image_bytes, size))
-        return {**probabilities, "maps": maps}
+        probabilities, explanation = answers(read_images(image_bytes, size))
+        return probabilities | explanation
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def of_pixels(images):
@@ -98,23 +103,48 @@ def servable(model: keras.Model, temperature: float, card: Path) -> tuple[tf.Mod
     return holder, {name: function.get_concrete_function() for name, function in functions.items()}
 
 
+def answering_model(model: keras.Model) -> keras.Model:
+    """The network that is exported, and that the gate compares exports with.
+
+    Args:
+        model: of a run, of any precision.
+
+    Returns:
+        A copy in float32 from images `(B, S, S, 3)` in [0, 255] to logits and what explains them: that of
+        `attention_model`; of a model with classes `covid` (B, 1), `classes` (B, C) and, of DRENet, `boxes` and
+        `scores`.
+    """
+    copy = float32_copy(model)
+    if "classes" not in copy.output:
+        return attention_model(copy)
+    outputs = logits_model(copy).output
+    return keras.Model(copy.input, {name: outputs[name] for name in _ANSWERED if name in outputs})
+
+
 def answered(
     network: keras.Model, temperature: float, pixels: tf.Tensor
-) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
     """What every exported model answers, whatever its format.
 
     Args:
-        network: from `attention_model`.
+        network: from `answering_model`.
         temperature: the logit of COVID-19 is divided by it before the sigmoid.
         pixels: `(B, S, S, 3)` float32 RGB in [0, 255].
 
     Returns:
-        Probabilities, `covid` (B,), calibrated, and but for a baseline `lesions` (B, 5); and `(B, h, w, C)` maps.
+        Probabilities, `covid` (B,), calibrated, and `lesions` (B, 5) or `classes` (B, C) of models that have them;
+        and what explains them: `maps` (B, h, w, C), or `boxes` (B, K, 4) and `scores` (B, K), or nothing.
     """
     outputs = network(pixels, training=False)
-    maps = outputs.pop("attention")
-    outputs[COVID] = outputs[COVID][:, 0] / temperature
-    return {name: tf.sigmoid(logits) for name, logits in outputs.items()}, maps
+    probabilities = {COVID: tf.sigmoid(outputs[COVID][:, 0] / temperature)}
+    if "lesions" in outputs:
+        probabilities["lesions"] = tf.sigmoid(outputs["lesions"])
+    if "classes" in outputs:
+        probabilities["classes"] = tf.nn.softmax(outputs["classes"])
+    explanation = {name: outputs[name] for name in ("boxes", "scores") if name in outputs}
+    if "attention" in outputs:
+        explanation["maps"] = outputs["attention"]
+    return probabilities, explanation
 
 
 def read_images(image_bytes: tf.Tensor, size: int) -> tf.Tensor:

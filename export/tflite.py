@@ -88,6 +88,27 @@ def split_images(run: runs.Run, manifest: str, split: str, count: int) -> np.nda
     return pipeline.load_images(frame, run.card.image_size)
 
 
+def check_formats(card: Card, formats: Sequence[str]) -> None:
+    """Checks that a run is exported in formats.
+
+    Raises:
+        ValueError: naming the first that it is not exported in, and of a model with classes the reason.
+    """
+    allowed = formats_of(card.backbone, card.classes)
+    wrong = [form for form in formats if form not in allowed]
+    if not wrong:
+        return
+    if card.classes and wrong[0] in FORMATS:
+        raise ValueError(
+            f"a {card.task} is not exported in {wrong[0]}: a DRENet looks again at the best of many regions, and "
+            "scores in 256 steps would make it look elsewhere (a plain trunk is set beside it and has the same "
+            f"formats); --formats should be some of {', '.join(allowed)}"
+        )
+    raise ValueError(
+        f"--formats should be some of {', '.join(allowed)} for {card.backbone}. Received: {wrong[0]!r}"
+    )
+
+
 def convert_run(run: runs.Run, formats: Sequence[str], manifest: str, count: int) -> dict[str, bytes]:
     """Converts a run's model, with the images of its own data that int8 needs.
 
@@ -155,17 +176,13 @@ def main(argv: list[str]) -> int:
     fv = {"flag_values": flag_values}
     flags.DEFINE_string("run", None, "folder of the run", required=True, **fv)
     flags.DEFINE_string("out", None, "folder of the files", required=True, **fv)
-    flags.DEFINE_list("formats", "", f"of {', '.join(FORMATS)}; empty for all that the backbone has", **fv)
+    flags.DEFINE_list("formats", "", f"of {', '.join(FORMATS)}; empty for all that the model has", **fv)
     flags.DEFINE_integer("calibration_images", 128, "training images that int8 takes its ranges from", 1, **fv)
     parity.define_flags(flag_values)
     command.parse(flag_values, argv, USAGE)
     run = runs.load_run(flag_values.run)
-    formats = tuple(dict.fromkeys(flag_values.formats)) or formats_of(run.card.backbone)
-    if wrong := [form for form in formats if form not in formats_of(run.card.backbone)]:
-        raise ValueError(
-            f"--formats should be some of {', '.join(formats_of(run.card.backbone))} for {run.card.backbone}. "
-            f"Received: {wrong[0]!r}"
-        )
+    formats = tuple(dict.fromkeys(flag_values.formats)) or formats_of(run.card.backbone, run.card.classes)
+    check_formats(run.card, formats)
     tolerances = parity.tolerances_from(flag_values)
     # The evidence first: a bad image is named before the minutes that converting takes.
     evidence = parity.load_evidence(run, flag_values.manifest, flag_values.split, flag_values.images)

@@ -1,10 +1,10 @@
 """From a finished model to TFLite, in every precision.
 
-The graph takes raw pixels and answers with calibrated probabilities and attention maps; normalisation and
-temperature are inside. The heads (pooling, dense layers, sigmoids, maps) stay in float in the quantised files too:
-they cost next to nothing, and a probability in 256 steps would have ties that the network has not. Their biases
-take back what quantising the trunk adds to the logits on average (bias correction, after Nagel et al. 2019,
-section 4.2, here for the last layer alone).
+The graph takes raw pixels and answers with calibrated probabilities and attention maps, or classes and boxes;
+normalisation and temperature are inside. The heads (pooling, dense layers, sigmoids, maps) stay in float in the
+quantised files too: they cost next to nothing, and a probability in 256 steps would have ties that the network
+has not. Their biases take back what quantising the trunk adds to the logits on average (bias correction, after
+Nagel et al. 2019, section 4.2, here for the last layer alone).
 """
 
 import contextlib
@@ -26,14 +26,16 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.utils import qsv_utils
 from scipy.special import logit
 
-from export.signatures import answered
+from export.signatures import answered, answering_model
 from ladnn_tf.labels import COVID
-from ladnn_tf.models.attention import attention_model
-from ladnn_tf.models.ladnn import float32_copy
 
 FORMATS = ("float32", "float16", "dynamic", "int8", "int8_mixed")
 """Of a TFLite file: `dynamic` has weights in int8 and activations in float outside the products, `int8` computes
 in int8 but for the heads, `int8_mixed` leaves squeeze-excite in float too, and the first blocks where it must."""
+
+OF_CLASSES = FORMATS[:2]
+"""Formats of a model with classes. DRENet looks again at the best of many regions: in 256 steps their scores have
+ties that the network has not, and it looks elsewhere. The plain trunk has the same, to be set beside it."""
 
 SIGNATURE = "serving_default"
 _HEADS = (r"features_\d", r"logits_\d", "StatefulPartitionedCall", "truediv", "strided_slice")
@@ -60,8 +62,15 @@ class Decisions:
     threshold: float
 
 
-def formats_of(backbone: str) -> tuple[str, ...]:
-    """The formats that a backbone is exported in: EfficientNet alone has squeeze-excite to leave in float."""
+def formats_of(backbone: str, classes: Sequence[str] = ()) -> tuple[str, ...]:
+    """The formats that a model is exported in: EfficientNet alone has squeeze-excite to leave in float.
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        classes: of the model's card; not empty for one with a softmax, which is not quantised.
+    """
+    if classes:
+        return OF_CLASSES
     return FORMATS if backbone.startswith("efficientnet") else FORMATS[:-1]
 
 
@@ -88,7 +97,7 @@ def convert(
     Raises:
         OSError: if the temporary folder is full.
     """
-    graph = _Graph(attention_model(float32_copy(model)), temperature)
+    graph = _Graph(answering_model(model), temperature)
     converted = {}
     for form in formats:
         if form == "int8":
@@ -102,12 +111,14 @@ def convert(
 
 
 class _Graph:
-    """What is converted: raw pixels of one image to probabilities and maps."""
+    """What is converted: raw pixels of one image to probabilities and what explains them."""
 
     def __init__(self, network: keras.Model, temperature: float) -> None:
         self._network = network
         self._temperature = temperature
-        self._heads = [network.get_layer(f"{head}_logits") for head in network.output if head != "attention"]
+        # Those whose biases take back what quantising adds; a model with classes is not quantised.
+        heads = [] if "classes" in network.output else [head for head in network.output if head != "attention"]
+        self._heads = [network.get_layer(f"{head}_logits") for head in heads]
 
     @functools.cached_property
     def float32(self) -> bytes:
@@ -132,8 +143,8 @@ class _Graph:
         network, size = self._network, self._network.input.shape[1]
 
         def serve(images):
-            probabilities, maps = answered(network, self._temperature, tf.cast(images, tf.float32))
-            return {**probabilities, "maps": maps}
+            probabilities, explanation = answered(network, self._temperature, tf.cast(images, tf.float32))
+            return probabilities | explanation
 
         # An ExportArchive: tf.saved_model.save of a Keras 3 model leaves variables that the converter does not
         # freeze. Kernels are then transposed for each image, batch norm is not folded, nothing is quantised.

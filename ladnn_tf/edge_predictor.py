@@ -8,8 +8,8 @@ import numpy as np
 
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
-from ladnn_tf.data import preprocess, quality
-from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.data import preprocess, shown
+from ladnn_tf.labels import COVID, LESIONS, TASKS
 from ladnn_tf.tflite_file import read_card
 
 INSTALL = "pip install 'ladnn_tf[edge]'"
@@ -26,7 +26,8 @@ class EdgePredictor:
             it is in use; put another one in its place by renaming.
         allow_unfit: answer also with a model that its card calls unfit or unmeasured; its results say so.
         threads: of the CPU; None leaves the number to LiteRT.
-        check: whether to abstain from what is no chest-CT slice (`data/quality.py`).
+        check: whether to abstain from what is no chest-CT slice (`data/quality.py`). A model that is shown the
+            lungs alone abstains from a slice without lungs in any case.
 
     Attributes:
         card: the model's card.
@@ -38,7 +39,7 @@ class EdgePredictor:
     Raises:
         ValueError: if the file is missing, truncated, carries no card or another model's, is unfit, or is not what
             its card says; if `threads` is below 1.
-        ImportError: if ai-edge-litert is not installed.
+        ImportError: if ai-edge-litert is not installed, or scikit-image for a model that is shown the lungs alone.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class EdgePredictor:
         self.complaint = _complaint(self.card, model_path) if self.unfit else ""
         if self.unfit and not allow_unfit:
             raise ValueError(f"{self.complaint}. Allow it only to study it (allow_unfit)")
+        shown.preparation(self.card.lungs)  # what is missing for it is told now, not at the first image
         self._runner = _load(model_path, self.card, threads)
         self._lock = threading.Lock()  # an interpreter has one set of tensors
 
@@ -78,39 +80,45 @@ class EdgePredictor:
         """Answers one image.
 
         Args:
-            image: as one of `predict`.
+            image: as one of `predict`; the whole slice, also for a model that is shown the lungs alone.
 
         Returns:
-            The result, and `(S, S, 3)` uint8 RGB, the slice as the network saw it; None if it saw none.
+            The result, and `(S, S, 3)` uint8 RGB, the slice (or its lungs) as the network saw it; None if it saw
+            none. Boxes are shares of this picture.
         """
         try:
             pixels = image if isinstance(image, np.ndarray) else preprocess.decode(bytes(image))
         except preprocess.ImageError as error:
             return self._result(error=str(error)), None
-        reason = quality.refusal(pixels) if self.check else ""
+        pixels, reason = shown.prepared(pixels, self.card.lungs, check=self.check)
         if reason:
             return self._result(abstained=True, reason=reason), None
         pixels = preprocess.resize(pixels, self.card.image_size)
+        result = self.ask(pixels)
+        return result, None if result.error else pixels
+
+    def ask(self, pixels: np.ndarray) -> Answer:
+        """Answers what the network is to see, without preparing or checking anything.
+
+        Args:
+            pixels: `(S, S, 3)` uint8 RGB of the network's own size.
+
+        Returns:
+            The result; an `error` if the model fails.
+        """
         try:
             with self._lock:
                 outputs = self._runner(images=pixels[None])
         except (RuntimeError, ValueError) as error:
-            return self._result(error=f"the model failed at this image ({_one_line(error)})"), None
+            return self._result(error=f"the model failed at this image ({_one_line(error)})")
         if not all(np.isfinite(values).all() for values in outputs.values()):
-            return self._result(error="the model gives no finite numbers for this image"), None
-        covid = float(outputs[COVID][0])
-        lesions = {}
-        if "lesions" in outputs:
-            lesions = dict(zip(LESIONS, outputs["lesions"][0].tolist(), strict=True))
-        return (
-            self._result(
-                covid=covid,
-                positive=covid >= self.card.threshold,
-                lesions=lesions,
-                maps=outputs["maps"][0],
-            ),
-            pixels,
-        )
+            return self._result(error="the model gives no finite numbers for this image")
+        first = {name: values[0] for name, values in outputs.items()}
+        covid = float(first.pop(COVID))
+        for name, labels in (("lesions", LESIONS), ("classes", self.card.classes)):
+            if name in first:
+                first[name] = dict(zip(labels, first[name].tolist(), strict=True))
+        return self._result(covid=covid, positive=covid >= self.card.threshold, **first)
 
     def _result(self, **fields) -> Answer:
         return Answer(self.card, self.card_sha256, **fields)
@@ -165,26 +173,31 @@ def _load(path: str | Path, card: Card, threads: int | None):
 
 
 def _expected_contract(card: Card) -> str:
-    has_lesions = card.task == "ladnn"
-    outputs = [f"covid (1) float32, lesions (1, {len(LESIONS)}) float32"] if has_lesions else ["covid (1) float32"]
-    labels = 1 + len(LESIONS) if has_lesions else 1
-    return ", ".join(
-        [
-            f"images (1, {card.image_size}, {card.image_size}, 3) uint8",
-            *outputs,
-            f"maps (1, h, w, {labels}) float32",
-        ]
-    )
+    outputs = {COVID: "(1)"}
+    if card.task in TASKS:
+        lesions = len(LESIONS) if card.task == "ladnn" else 0
+        outputs |= {"lesions": f"(1, {lesions})"} if lesions else {}
+        outputs["maps"] = f"(1, h, w, {1 + lesions})"
+    else:
+        outputs["classes"] = f"(1, {len(card.classes)})"
+        outputs |= {"boxes": "(1, k, 4)", "scores": "(1, k)"} if card.task == "drenet" else {}
+    said = [f"{name} {shape} float32" for name, shape in sorted(outputs.items())]
+    return ", ".join([f"images (1, {card.image_size}, {card.image_size}, 3) uint8", *said])
 
 
 def _contract(runner) -> str:
     """The names, shapes and dtypes of a signature's inputs and outputs, in words."""
-    tensors = []
+    tensors, regions = [], None
     for details in (runner.get_input_details(), runner.get_output_details()):
-        for name, detail in sorted(details.items()):
+        for name, detail in sorted(details.items()):  # boxes come before their scores
             shape = [str(side) for side in detail["shape"]]
+            # What follows from settings that the card does not describe: trunk and number of regions.
             if name == "maps" and len(shape) == 4:
-                shape[1:3] = "h", "w"  # they follow from the trunk, which the card does not describe
+                shape[1:3] = "h", "w"
+            elif name == "boxes" and len(shape) == 3:
+                regions, shape[1] = shape[1], "k"
+            elif name == "scores" and len(shape) == 2 and shape[1] == regions:
+                shape[1] = "k"
             tensors.append(f"{name} ({', '.join(shape)}) {np.dtype(detail['dtype']).name}")
     return ", ".join(tensors)
 

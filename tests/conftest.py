@@ -31,9 +31,12 @@ def shared_weights() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A real Chromium; the test is skipped where there is none (Debian's package `chromium`)."""
+    """A real Chromium; the test is skipped where there is none (Debian's package `chromium`).
+
+    Of one module: as long as Playwright lives, `asyncio.run` fails, which other modules call.
+    """
     from playwright.sync_api import sync_playwright
 
     path = shutil.which("chromium")
@@ -114,4 +117,58 @@ def tiny_baseline_run(tiny_settings, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "tiny_baseline"
     train(dataclasses.replace(tiny_settings, task="baseline", epochs=1), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def diagnosed_manifest(phantom_manifest) -> Path:
+    """`phantom_manifest` with the diagnoses that a softmax is trained on: COVID-19, or normal."""
+    import csv
+
+    path = phantom_manifest.with_name("diagnosed.csv")
+    with phantom_manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["diagnosis"] = "covid19" if row["covid"] == "1" else "normal"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_drenet_run(diagnosed_manifest, tiny_settings, tmp_path_factory) -> Path:
+    """The folder of a finished DRENet run, COVID-19 against normal, three regions. Tests read it."""
+    import dataclasses
+
+    from ladnn_tf.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny_drenet"
+    settings = dataclasses.replace(
+        tiny_settings,
+        manifest=str(diagnosed_manifest),
+        model="drenet",
+        classes="covid19,normal",
+        anchors="16,24",
+        view_size=32,
+        image_size=64,
+        epochs=1,
+    )
+    train(settings, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_trunk_run(diagnosed_manifest, tiny_settings, tmp_path_factory) -> Path:
+    """The folder of a finished run of the plain trunk with a softmax over COVID-19 and normal."""
+    import dataclasses
+
+    from ladnn_tf.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny_trunk"
+    settings = dataclasses.replace(
+        tiny_settings, manifest=str(diagnosed_manifest), model="trunk", classes="covid19,normal", epochs=1
+    )
+    train(settings, folder)
     return folder

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shlex
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from parity_fakes import FakeArtefact, evidence, export_card, outputs, run_card,
 from export import artefacts, parity_columns, parity_report
 from export.parity_compare import compare
 from export.parity_tolerances import Tolerances
+from ladnn_tf.answer import Answer
 from ladnn_tf.card import Export, write_card
 from ladnn_tf.data.preprocess import encode_png
 from ladnn_tf.labels import LESIONS
@@ -214,7 +214,7 @@ def test_what_else_the_loss_was_judged_on_is_said(positives, said):
 def edge_result(covid, **fields):
     lesions = dict.fromkeys(LESIONS, 0.25) | {"CrPa": 0.75}
     given = {"covid": covid, "lesions": lesions, "maps": np.ones((1, 2, 6)), "error": "", "reason": ""}
-    return SimpleNamespace(**(given | fields))
+    return Answer(run_card(), "0" * 64, **(given | fields))
 
 
 def test_edge_results_become_arrays():

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,70 @@ def test_a_baseline_has_no_lesions_and_one_map(client_of):
     }
     answer = client_of(server).ask([b"0.3"], explain=True)[0]
     assert (answer.lesions, answer.maps.shape) == ({}, (2, 2, 1))
+
+
+CLASSES = ("covid19", "bacterial", "normal")
+
+
+def drenet_outputs(outputs, regions=2, **changes):
+    """What a DRENet answers in the place of the server's outputs: the same for every image."""
+    count = len(outputs["covid"])
+    found = {"covid": outputs["covid"], "classes": np.array([[0.5, 0.375, 0.125]] * count, np.float32)}
+    if "maps" in outputs:
+        found["boxes"] = np.full((count, regions, 4), (-0.25, 0.0, 0.5, 0.75), np.float32)
+        found["scores"] = np.array([[0.75, 0.25]] * count, np.float32)
+    return found | changes
+
+
+def test_a_drenet_has_classes_and_if_asked_boxes_and_scores(client_of):
+    server = Server(task="drenet", classes=CLASSES)
+    server.change = drenet_outputs
+    answer = client_of(server).ask([b"0.3"])[0]
+    assert answer.classes == {"covid19": 0.5, "bacterial": 0.375, "normal": 0.125}
+    assert (answer.covid, answer.lesions, answer.boxes, answer.scores) == (pytest.approx(0.3), {}, None, None)
+    answer = client_of(server).ask([b"0.3", b"0.4"], explain=True)[1]
+    assert answer.boxes.tolist() == [[-0.25, 0.0, 0.5, 0.75]] * 2
+    assert answer.scores.tolist() == [0.75, 0.25]
+    assert answer.maps is None
+
+
+def test_a_plain_trunk_explains_nothing(client_of):
+    server = Server(task="trunk", classes=CLASSES)
+    server.change = drenet_outputs
+    answer = client_of(server).ask([b"0.3"], explain=True)[0]
+    assert list(answer.classes) == list(CLASSES)
+    assert (answer.maps, answer.boxes, answer.scores) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": np.zeros((2, 2), np.float32)}, r"classes \(2, 2\) float32; expected \(2, 3\)"),
+        ({"scores": np.zeros((2, 3), np.float32)}, "2 boxes and 3 scores for an image"),
+        ({"boxes": np.zeros((2, 2, 5), np.float32)}, r"boxes \(2, 2, 5\) float32; expected \(2, n, 4\)"),
+    ],
+)
+def test_a_drenet_s_outputs_have_the_shapes_that_its_card_promises(client_of, changes, words):
+    server = Server(task="drenet", classes=CLASSES)
+    server.change = lambda outputs: drenet_outputs(outputs, **changes)
+    with pytest.raises(ServerFailed, match=words):
+        client_of(server).ask([b"0.3", b"0.4"], explain=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": np.array([[np.nan, 0, 0]], np.float32)}, "no finite numbers"),
+        ({"boxes": np.full((1, 2, 4), np.inf, np.float32)}, "no finite numbers"),
+        ({"scores": np.array([[1.5, 0.5]], np.float32)}, "no probabilities"),
+    ],
+)
+def test_impossible_numbers_of_a_drenet_are_an_error_of_the_image(client_of, changes, words):
+    server = Server(task="drenet", classes=CLASSES)
+    server.change = lambda outputs: drenet_outputs(outputs, **changes)
+    answer = client_of(server).ask([b"0.3"], explain=True)[0]
+    assert words in answer.error
+    assert (answer.covid, answer.classes, answer.boxes) == (None, {}, None)
 
 
 def test_many_images_go_in_batches_and_come_back_in_order(server, client_of):
@@ -644,6 +709,25 @@ def test_the_csv_tells_the_caveats_of_the_card(main, files, server):
     assert len(card.caveats) > 1
     assert row["caveats"] == " ".join(card.caveats)
     assert row["notice"] == card.notice
+
+
+def test_table_csv_and_json_of_a_drenet_have_classes_in_the_place_of_lesions(files, main):
+    server = Server(task="drenet", classes=CLASSES)
+    server.change = drenet_outputs
+    server.numbers[Path(files[0]).read_bytes()] = b"0.5"
+    ((record, card),) = command.answer_files(ServingClient(server, check=False), files[:1], 1)
+    said = {"covid19": 0.5, "bacterial": 0.375, "normal": 0.125}
+    assert record["classes"] == said
+    client_output.write_csv([record], [card], main.names[0])
+    with main.names[0].open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {name: float(row[f"{name}_probability"]) for name in CLASSES} == said
+    assert not set(LESIONS) & set(row)
+    client_output.write_json([record], [card], main.names[0])
+    assert json.loads(main.names[0].read_text())["predictions"][0]["classes"] == said
+    header, line = command.table_header(card), command.table_row(record)
+    assert header.split()[-3:] == list(CLASSES)
+    assert line.split()[-3:] == ["0.500", "0.375", "0.125"]
 
 
 def test_a_client_closes_its_transport(server):

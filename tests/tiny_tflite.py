@@ -44,6 +44,36 @@ def model_bytes(labels: int = 6, maps: str = "maps", size: int = SIZE) -> bytes:
     return tf.lite.TFLiteConverter.from_concrete_functions([tiny.__call__.get_concrete_function()], tiny).convert()
 
 
+@functools.cache
+def class_model_bytes(classes: int = 3, regions: int = 2, scores: int | None = None, size: int = SIZE) -> bytes:
+    """A TFLite model with classes, without a card; of a DRENet unless it has no regions.
+
+    With r the mean of the red channel, divided by 255:
+
+    - `covid` = sigmoid(4 r - 2), the logits of `classes` are 2 r, 0, 0;
+    - the first of `boxes` is (0, 0.25, 0.5, 0.75), the others are (0.5, 0.5, 1.25, 1.25);
+    - the first of `scores` is 0.75 r, the others are 0.25 r; another number of them may be given.
+    """
+    import tensorflow as tf
+
+    class Tiny(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, size, size, 3), tf.uint8, name="images")])
+        def __call__(self, images):
+            red = tf.reduce_mean(tf.cast(images[..., :1], tf.float32), (1, 2)) / 255.0  # (1, 1)
+            outputs = {
+                "covid": tf.sigmoid(4.0 * red - 2.0)[:, 0],
+                "classes": tf.nn.softmax(tf.concat([2.0 * red] + [0.0 * red] * (classes - 1), 1)),
+            }
+            if regions:
+                first, other = [0.0, 0.25, 0.5, 0.75], [0.5, 0.5, 1.25, 1.25]
+                outputs["boxes"] = tf.constant([[first] + [other] * (regions - 1)]) + 0.0 * red[..., None]
+                outputs["scores"] = tf.constant([[0.75] + [0.25] * ((scores or regions) - 1)]) * red
+            return outputs
+
+    tiny = Tiny()
+    return tf.lite.TFLiteConverter.from_concrete_functions([tiny.__call__.get_concrete_function()], tiny).convert()
+
+
 def card_of(model: bytes, **changes) -> Card:
     """The card of a model, fit unless `export` says otherwise."""
     fields = {

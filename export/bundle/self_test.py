@@ -49,7 +49,8 @@ def problems(record, expected, tolerance, out):
 
     Args:
         record: of the command; None if there is none.
-        expected: `{"abstained": true}`, or `covid`, `lesions` and the maps' `maps_shape`.
+        expected: `{"abstained": true}`, or `covid`, `lesions` and the maps' `maps_shape`; a model with classes has
+            `classes`, and an empty `maps_shape`.
         tolerance: how far a probability may be off.
         out: the folder with the overlay.
 
@@ -65,8 +66,8 @@ def problems(record, expected, tolerance, out):
     if expected["abstained"]:
         return []
     found = []
-    wanted = {"covid": expected["covid"], **expected["lesions"]}
-    given = {"covid": record["covid"], **record["lesions"]}
+    wanted = {"covid": expected["covid"], **expected["lesions"], **expected.get("classes", {})}
+    given = {"covid": record["covid"], **record["lesions"], **record.get("classes", {})}
     if given.keys() != wanted.keys():
         return [f"answers for {', '.join(given)} instead of {', '.join(wanted)}"]
     for name, value in given.items():
@@ -77,7 +78,7 @@ def problems(record, expected, tolerance, out):
     shape = _shape(record.get("maps"))
     if shape != expected["maps_shape"]:
         found.append(f"the maps are {shape} instead of {expected['maps_shape']}")
-    elif not all(math.isfinite(x) for row in record["maps"] for place in row for x in place):
+    elif not all(math.isfinite(x) for row in record.get("maps", ()) for place in row for x in place):
         found.append("the maps hold what is no number")
     overlay = record["overlay"]
     if not overlay or not (Path(out) / overlay).is_file() or not (Path(out) / overlay).stat().st_size:

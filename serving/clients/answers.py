@@ -10,7 +10,7 @@ import numpy as np
 
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card, parse_card
-from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.labels import COVID, LESIONS, TASKS
 from serving.clients.errors import ModelRefused, ServerFailed
 
 _EXPORT = "export it again by python -m export.saved_model"
@@ -129,8 +129,9 @@ def read_answers(served: Served, outputs: Mapping[str, np.ndarray], count: int, 
 
     Args:
         served: the version that was asked.
-        outputs: `covid` (B,); `lesions` (B, 5) if the card is that of a model with lesions; `maps` (B, h, w, C) of
-            `explain`; all float32.
+        outputs: `covid` (B,); `lesions` (B, 5) or `classes` (B, C) if the card is that of a model with lesions or
+            classes; of `explain` `maps` (B, h, w, C), or of a DRENet `boxes` (B, K, 4) and `scores` (B, K); all
+            float32.
         count: of the request's images, B.
         explain: whether it was `explain`.
 
@@ -140,34 +141,52 @@ def read_answers(served: Served, outputs: Mapping[str, np.ndarray], count: int, 
     Raises:
         ServerFailed: if an output is missing, or has another shape or type.
     """
-    has_lesions = served.card.task == "ladnn"
-    covid = _output(outputs, COVID, (count,), served)
-    lesions = _output(outputs, "lesions", (count, len(LESIONS)), served) if has_lesions else None
-    labels = 1 + len(LESIONS) if has_lesions else 1
-    maps = _output(outputs, "maps", (count, None, None, labels), served) if explain else None
-    return [
-        _answer(
-            served,
-            float(covid[place]),
-            None if lesions is None else lesions[place],
-            None if maps is None else maps[place],
+    names = _shares(served.card)
+    shapes = {COVID: (count,)} | {name: (count, len(labels)) for name, labels in names.items()}
+    if explain:
+        shapes |= _explanation(served.card, count)
+    arrays = {name: _output(outputs, name, shape, served) for name, shape in shapes.items()}
+    if "boxes" in arrays and arrays["boxes"].shape[1] != arrays["scores"].shape[1]:
+        raise ServerFailed(
+            f"version {served.version} answers with {arrays['boxes'].shape[1]} boxes and "
+            f"{arrays['scores'].shape[1]} scores for an image. None of these numbers is used; {_EXPORT}"
         )
-        for place in range(count)
+    return [
+        _answer(served, {name: values[place] for name, values in arrays.items()}, names) for place in range(count)
     ]
 
 
-def _answer(served: Served, covid: float, lesions: np.ndarray | None, maps: np.ndarray | None) -> Answer:
-    probabilities = np.append(lesions if lesions is not None else (), covid)
-    if not np.isfinite(probabilities).all() or not (maps is None or np.isfinite(maps).all()):
+def _shares(card: Card) -> dict[str, tuple[str, ...]]:
+    """The outputs that are probabilities beside that of COVID-19, and the labels of each."""
+    if card.classes:
+        return {"classes": card.classes}
+    return {"lesions": LESIONS} if card.task == "ladnn" else {}
+
+
+def _explanation(card: Card, count: int) -> dict[str, tuple[int | None, ...]]:
+    """The shapes of the outputs that `explain` has more; None for a side that the card does not tell."""
+    if card.task in TASKS:
+        return {"maps": (count, None, None, 1 + sum(map(len, _shares(card).values())))}
+    return {"boxes": (count, None, 4), "scores": (count, None)} if card.task == "drenet" else {}
+
+
+def _answer(served: Served, said: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, ...]]) -> Answer:
+    """The answer for one image.
+
+    Args:
+        served: the version that was asked.
+        said: what it said of the image.
+        names: from `_shares`.
+    """
+    if not all(np.isfinite(values).all() for values in said.values()):
         return served.answer(error="the model gives no finite numbers for this image")
+    probabilities = np.concatenate([np.ravel(said[name]) for name in (COVID, *names, "scores") if name in said])
     if probabilities.min() < 0.0 or probabilities.max() > 1.0:
         return served.answer(error="the model gives numbers for this image that are no probabilities")
-    return served.answer(
-        covid=covid,
-        positive=covid >= served.card.threshold,
-        lesions={} if lesions is None else dict(zip(LESIONS, lesions.tolist(), strict=True)),
-        maps=maps,
-    )
+    covid = float(said[COVID])
+    shares = {name: dict(zip(labels, said[name].tolist(), strict=True)) for name, labels in names.items()}
+    rest = {name: values for name, values in said.items() if name != COVID and name not in names}
+    return served.answer(covid=covid, positive=covid >= served.card.threshold, **shares, **rest)
 
 
 def _output(

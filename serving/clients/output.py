@@ -14,13 +14,17 @@ from ladnn_tf.labels import LESIONS
 
 
 def record_of(file: str, answer: Answer) -> dict[str, Any]:
-    """The answer to a file as a dict, as `ladnn_tf.edge_output.table_row` and JSON take it."""
+    """The answer to a file as a dict, as `ladnn_tf.edge_output.table_row` and JSON take it.
+
+    It has `classes` only of models that have them.
+    """
     return {
         "file": file,
         "covid": answer.covid,
         "positive": answer.positive,
         "threshold": answer.threshold,
         "lesions": answer.lesions,
+        **({"classes": answer.classes} if answer.card.classes else {}),
         "abstained": answer.abstained,
         "reason": answer.reason,
         "error": answer.error,
@@ -46,7 +50,8 @@ def footer(cards: Sequence[Card]) -> str:
 
 
 def write_csv(records: Sequence[dict[str, Any]], cards: Sequence[Card], path: str | Path) -> None:
-    """Writes a line per file: the fields of `record_of`, a column per lesion, the card's caveats and the notice.
+    """Writes a line per file: the fields of `record_of`, a column per lesion (of a model with classes per class,
+    `<class>_probability`), the card's caveats and the notice.
 
     Bytes of a name that are no UTF-8 are written as `\\udcXX`, as Python has them.
 
@@ -59,14 +64,21 @@ def write_csv(records: Sequence[dict[str, Any]], cards: Sequence[Card], path: st
         OSError: if it cannot be written.
     """
     said = {card.version: {"caveats": " ".join(card.caveats), "notice": card.notice} for card in cards}
-    columns = ["file", "covid", "positive", *LESIONS, "abstained", "reason", "error"]
+    classes = dict.fromkeys(name for card in cards for name in card.classes)
+    lesions = () if all(card.classes for card in cards) else LESIONS
+    columns = ["file", "covid", "positive", *lesions, *map(_column, classes), "abstained", "reason", "error"]
     columns += ["threshold", "model_version", "card_sha256", "unfit", "caveats", "notice"]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow(record | record["lesions"] | said[record["model_version"]])
+        shares = {_column(name): value for name, value in record.get("classes", {}).items()}
+        writer.writerow(record | record["lesions"] | shares | said[record["model_version"]])
     write_atomically(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _column(name: str) -> str:
+    return f"{name}_probability"
 
 
 def write_json(records: Sequence[dict[str, Any]], cards: Sequence[Card], path: str | Path) -> None:
