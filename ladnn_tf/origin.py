@@ -86,8 +86,8 @@ def _same_again(settings: config.TrainConfig, run: runs.Run) -> keras.Model:
     shapes = [[weight.shape for weight in each.get_weights()] for each in (model, run.model)]
     if begun != (settings.kind, settings.class_names) or shapes[0] != shapes[1]:
         raise ValueError(
-            f"--init_run={settings.init_run} is a {run.card.task} of the classes {', '.join(run.card.classes)}; a "
-            f"{settings.kind} of {', '.join(settings.class_names) or 'no classes'} can go on from its own kind "
+            f"--init_run={settings.init_run} is a {run.card.task} of {', '.join(run.card.classes) or 'no classes'}; "
+            f"a {settings.kind} of {', '.join(settings.class_names) or 'no classes'} can go on from its own kind "
             "only, with the same regions"
         )
     model.set_weights(run.model.get_weights())

@@ -18,8 +18,9 @@ disk of 2 pixels, a closing with one of 10, holes filled; crop to the box, zero 
 - Two lungs that are joined in front are parted at their neck. The second lung lies across the body from the
   first; pieces that an opacity has cut off are given to the nearest lung.
 - A hollow of a lung's outline that opens towards the chest wall is an opacity and belongs to the lung; one that
-  opens to the heart does not. A consolidation that takes the whole back of a lung stays out. So
-  does what a round field of view shows of a lung beyond the hull of the tissue that it leaves.
+  opens to the heart does not. A consolidation that takes the whole back of a lung stays out.
+- Where a round field of view cuts lungs open, what bulges beyond the hull of the tissue left is lost: of a drawn
+  body cut so that 7 % of its lungs are missing, the Dice coefficient was 0.85.
 - The share is of the body section, not of the picture. One lung only is no reason to leave a slice out, as long
   as its share suffices: the other may be white or removed.
 

@@ -1,8 +1,8 @@
 """DRENet (Song et al. 2021): regions that are looked at a second time; and its plain trunk, to be set beside it.
 
 An image goes through the trunk. From the last feature map two or three convolutions give every anchor a score
-(`regions.py`); the best K regions, enlarged, and a second view of the image go through the same trunk once more;
-and a perceptron answers from all features together.
+(`regions.py`); the best K regions, enlarged, and a second view of the image go through the same convolutions once
+more; and a perceptron answers from all features together.
 
 Departures from paper and public code are in BUILD_NOTES.md ("DRENet").
 """
@@ -194,8 +194,26 @@ def _proposals(features, image_size: int, regions: Regions):
 
 
 def _again(trunk: keras.Model, images):
-    """The same layers, and so the same weights, on other images."""
-    return trunk.call(images)  # calling the model itself would make it one layer, a model within the model
+    """The same convolutions, and so the same weights, on other images, with batch norm of their own.
+
+    Enlarged regions and a mostly black second view have other statistics than whole slices. In training each batch
+    is normalised by its own, in use by moving ones: shared, those would fit neither. They begin as copies.
+    """
+    copies = {}
+
+    def shared_or_copied(layer):
+        if not isinstance(layer, layers.BatchNormalization):
+            return layer
+        copies[layer.name] = layer.__class__.from_config({**layer.get_config(), "name": f"{layer.name}_views"})
+        return copies[layer.name]
+
+    shape = (None, *images.shape[1:])
+    second = keras.models.clone_model(
+        trunk, input_tensors=keras.Input(batch_shape=shape), clone_function=shared_or_copied
+    )
+    for name, copy in copies.items():
+        copy.set_weights(trunk.get_layer(name).get_weights())
+    return second.call(images)  # calling the model itself would make it one layer, a model within the model
 
 
 def trained_outputs(model: keras.Model) -> keras.Model:

@@ -1,0 +1,305 @@
+"""Do the boxes of a DRENet lie on lesions? Shares of lesion in boxes, hits, and what other boxes would do.
+
+A box hits if at least a given share of its area inside the image is lesion, of whatever kind. Everything is
+counted per image:
+
+- hit: whether any of its K boxes hits;
+- boxes: the share of its boxes that hit;
+- covered: the share of its lesions' area that lies in its boxes together. Large boxes cover more and hit less.
+
+Lesions prefer some places and boxes may do so, too. So the same is counted for random boxes, for random boxes in
+the lungs, and for the boxes of all other patients' images: these have the run's own sizes and places, and only
+what goes beyond them follows the lesions of the image.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ladnn_tf import intervals, localisation
+
+OWN = "the run's boxes"
+OTHERS = "boxes of other patients"
+RANDOM = "random boxes"
+RANDOM_IN_LUNGS = "random boxes in the lungs"
+MEASURES = ("hit", "boxes", "covered")
+ALL_IMAGES = "all"
+SMALL, LARGE = "smaller lesions", "larger lesions"
+
+_ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Masks:
+    """What is known of one image.
+
+    Attributes:
+        lesion: `(H, W)` bool, all its lesions together.
+        lung: `(H, W)` bool.
+    """
+
+    lesion: np.ndarray
+    lung: np.ndarray
+
+
+def read_masks(folder: str | Path, images: Sequence[str | Path]) -> list[Masks | None]:
+    """The masks of images, as `localisation.lesion_masks` reads them; None for an image without a lesion.
+
+    Raises:
+        ValueError: if no image has a lesion mask, two that have one have the same name, or a lung mask is missing,
+            empty, or of another size.
+    """
+    found: list[Masks | None] = []
+    named = {}
+    for image in images:
+        lesions = localisation.lesion_masks(folder, image)
+        if not lesions:
+            found.append(None)
+            continue
+        other = named.setdefault(Path(image).stem, image)
+        if other != image:
+            raise ValueError(
+                f"{other} and {image} have one name, so that they would share their masks; rename one"
+            )
+        file = Path(folder) / "lung" / f"{Path(image).stem}.png"
+        lung = localisation.read_mask(file)
+        if not lung.any() or any(mask.shape != lung.shape for mask in lesions.values()):
+            raise ValueError(f"{file} is empty or differs in size from the lesions' masks; make them anew")
+        found.append(Masks(np.any(list(lesions.values()), axis=0), lung))
+    if not any(found):
+        raise ValueError(
+            f"none of the {len(found)} images has a lesion mask in {folder}; expected <lesion>/<name of the "
+            "image>.png"
+        )
+    return found
+
+
+def lesion_shares(boxes: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """The share of each box' area inside the image that is lesion.
+
+    Args:
+        boxes: `(..., 4)`: top, left, bottom, right as shares of the image's sides; pixels are cut where an edge
+            goes through them.
+        lesion: `(H, W)` bool.
+
+    Returns:
+        `(...)` float64 in [0, 1]; 0 for a box that lies outside of the image.
+    """
+    height, width = lesion.shape
+    totals = np.zeros((height + 1, width + 1))
+    totals[1:, 1:] = lesion.cumsum(axis=0).cumsum(axis=1)
+    edges = np.clip(np.asarray(boxes, np.float64), 0.0, 1.0) * (height, width, height, width)
+    top, left, bottom, right = np.moveaxis(edges, -1, 0)
+
+    def until(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Lesion above y and left of x; between the pixels' edges it grows linearly."""
+        row, column = np.minimum(y.astype(int), height - 1), np.minimum(x.astype(int), width - 1)
+        down, across = y - row, x - column
+        upper = totals[row, column] * (1 - across) + totals[row, column + 1] * across
+        lower = totals[row + 1, column] * (1 - across) + totals[row + 1, column + 1] * across
+        return upper * (1 - down) + lower * down
+
+    inside = until(bottom, right) - until(top, right) - until(bottom, left) + until(top, left)
+    area = (bottom - top) * (right - left)
+    return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
+
+
+def lesion_covered(boxes: np.ndarray, there: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """The share of a lesion that boxes cover together, by the centres of its pixels.
+
+    Args:
+        boxes: `(..., K, 4)` shares of the image's sides.
+        there: `(..., K)` bool, which of them count.
+        lesion: `(H, W)` bool, not empty.
+
+    Returns:
+        `(...)` float64 in [0, 1].
+    """
+    rows, columns = np.nonzero(lesion)
+    y, x = (rows + 0.5) / lesion.shape[0], (columns + 0.5) / lesion.shape[1]
+    top, left, bottom, right = np.moveaxis(boxes[..., None, :], -1, 0)
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right) & there[..., None]
+    return inside.any(axis=-2).mean(axis=-1)
+
+
+def centres_inside(boxes: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Whether the pixel at each box' centre is in a mask: `(n, 4)` shares and `(H, W)` bool to `(n,)` bool."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    rows, columns = (np.clip(centres, 0, 1) * mask.shape).astype(int).T
+    return mask[np.minimum(rows, mask.shape[0] - 1), np.minimum(columns, mask.shape[1] - 1)]
+
+
+def measure(
+    frame: pd.DataFrame,
+    boxes: np.ndarray,
+    masks: Sequence[Masks],
+    anchors: np.ndarray,
+    draw: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
+    least_share: float,
+) -> pd.DataFrame:
+    """Measures the boxes of images that have lesions, and beside them other boxes.
+
+    Args:
+        frame: manifest rows, with `image` and `patient`.
+        boxes: `(N, K, 4)` of the run, as shares of the image's sides.
+        masks: of the N images.
+        anchors: `(A, 4)`, all boxes that there are, as shares.
+        draw: from which anchors are allowed, `(A,)` bool, and the image's number to random boxes `(n, K, 4)` and
+            `(n, K)` bool, whether each is there.
+        least_share: of a box that is to be lesion, in (0, 1].
+
+    Returns:
+        A row for each image and source: `image, patient, source`, `MEASURES` (of random boxes the mean over the
+        draws; NaN where there is no such box), `lesion` (the lesions' share of the image) and `reachable` (whether
+        any anchor hits).
+    """
+    patients = frame["patient"].to_numpy()
+    rows = []
+    for number, (image, each) in enumerate(zip(frame["image"], masks, strict=True)):
+        everywhere = np.ones(len(anchors), bool)
+        sources = {
+            OWN: (boxes[number][None], np.ones((1, boxes.shape[1]), bool)),
+            OTHERS: (boxes[patients != patients[number]], np.ones((1, boxes.shape[1]), bool)),
+            RANDOM: draw(everywhere, number),
+            RANDOM_IN_LUNGS: draw(centres_inside(anchors, each.lung), number),
+        }
+        about = {
+            "lesion": float(each.lesion.mean()),
+            "reachable": bool(hits(anchors, each.lesion, least_share).any()),
+        }
+        for source, (some, there) in sources.items():
+            found = hits(some, each.lesion, least_share) & there
+            there = np.broadcast_to(there, found.shape)
+            values = [np.nan] * len(MEASURES)
+            if there.any():
+                covered = lesion_covered(some, there, each.lesion).mean()
+                values = [found.any(axis=-1).mean(), found.sum() / there.sum(), covered]
+            rows.append(
+                {
+                    "image": image,
+                    "patient": patients[number],
+                    "source": source,
+                    **dict(zip(MEASURES, map(float, values), strict=True)),
+                    **about,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def hits(boxes: np.ndarray, lesion: np.ndarray, least_share: float) -> np.ndarray:
+    """Whether at least such a share of each box is lesion: `(..., 4)` boxes to `(...)` bool."""
+    return lesion_shares(boxes, lesion) >= least_share - _ROUNDING
+
+
+def summarise(
+    measured: pd.DataFrame, classes: Mapping[str, np.ndarray], *, resamples: int = 2000, seed: int = 0
+) -> dict:
+    """Means with 95 % intervals by bootstrap over patients, for all images and for groups of them.
+
+    Args:
+        measured: from `measure`.
+        classes: name -> `(N,)` bool, which of the N images are of the class.
+        resamples: of the patients.
+        seed: of the resamples.
+
+    Returns:
+        `resamples`, `seed` and `groups`: for `all`, each class and either half by the lesions' share of the image
+        the numbers of `images` and `patients`, `reachable` (share of images that any anchor hits), `sources` (name
+        -> measure -> fields of `intervals.Interval`) and `differences` (the run's own boxes minus each other: name
+        -> measure -> fields of `intervals.PairedDifference`).
+    """
+    options = {"resamples": resamples, "seed": seed}
+    by_source = {source: rows.reset_index(drop=True) for source, rows in measured.groupby("source", sort=False)}
+    lesions = by_source[OWN]["lesion"].to_numpy()
+    small = lesions <= np.median(lesions)
+    groups = {ALL_IMAGES: np.ones(len(lesions), bool), **classes, SMALL: small, LARGE: ~small}
+    found = {
+        name: _summarise_group({source: rows[chosen] for source, rows in by_source.items()}, options)
+        for name, chosen in groups.items()
+        if chosen.any()
+    }
+    return {**options, "groups": found}
+
+
+def _summarise_group(by_source: Mapping[str, pd.DataFrame], options: dict) -> dict:
+    patients = by_source[OWN]["patient"].to_numpy()
+    values = {source: rows[list(MEASURES)].to_numpy() for source, rows in by_source.items()}
+    return {
+        "images": len(patients),
+        "patients": len(np.unique(patients)),
+        "reachable": float(by_source[OWN]["reachable"].mean()),
+        "sources": {
+            source: _as_dicts(intervals.bootstrap_patients(patients, _means(each), **options))
+            for source, each in values.items()
+        },
+        "differences": {
+            source: _as_dicts(intervals.paired_bootstrap(patients, *_paired(values[OWN], each), **options))
+            for source, each in values.items()
+            if source != OWN
+        },
+    }
+
+
+def _as_dicts(found: Mapping) -> dict[str, dict]:
+    return {name: dataclasses.asdict(value) for name, value in found.items()}
+
+
+def _paired(a: np.ndarray, b: np.ndarray) -> tuple[intervals.Statistic, intervals.Statistic]:
+    both = np.isfinite(a) & np.isfinite(b)
+    return _means(np.where(both, a, np.nan)), _means(np.where(both, b, np.nan))
+
+
+def _means(values: np.ndarray) -> intervals.Statistic:
+    """The weighted mean of each measure over the images where it is defined."""
+    defined = np.isfinite(values)
+    filled = np.where(defined, values, 0.0)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        counts = weights @ defined
+        sums = weights @ filled
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        return dict(zip(MEASURES, means.T, strict=True))
+
+    return statistic
+
+
+def format_summary(summary: dict, regions: int) -> str:
+    """The table of `summarise`'s result, in percent, a line for each group and source.
+
+    Args:
+        summary: from `summarise`.
+        regions: K.
+    """
+    titles = (f"any of {regions} boxes hits", "share of boxes that hit", "share of lesion covered")
+    width = max(len(source) for source in (OWN, OTHERS, RANDOM, RANDOM_IN_LUNGS))
+    heads = "".join(f"  {title:>24}" for title in titles)
+    lines = [f"{'images of':18}{'images':>7}{'patients':>9}  {'':{width}}{heads}"]
+    for name, group in summary["groups"].items():
+        for number, (source, values) in enumerate(group["sources"].items()):
+            head = " " * 34 if number else f"{name:18}{group['images']:>7}{group['patients']:>9}"
+            cells = "".join(f"  {_percent(values[measure]):>24}" for measure in MEASURES)
+            lines.append(f"{head}  {source:{width}}{cells}")
+    everything = summary["groups"][ALL_IMAGES]
+    lines += ["", f"{OWN} minus the other, all images, points:"]
+    for source, values in everything["differences"].items():
+        cells = "".join(f"  {_percent(values[measure], 'difference', '+'):>24}" for measure in MEASURES)
+        lines.append(f"{'':34}  {source:{width}}{cells}")
+    lines += [
+        "",
+        f"Some region that could be chosen hits in {100 * everything['reachable']:.1f} % of the images.",
+        f"Percent, [95 % interval by bootstrap over patients], {summary['resamples']} resamples, seed "
+        f"{summary['seed']}; [n/a]: no resample differs.",
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _percent(interval: dict, key: str = "value", sign: str = "") -> str:
+    if interval[key] is None:
+        return "n/a"
+    number = f"{100 * interval[key]:{sign}.1f}"
+    if interval["low"] is None or interval["low"] == interval["high"]:
+        return f"{number} [n/a]"
+    return f"{number} [{100 * interval['low']:{sign}.1f}, {100 * interval['high']:{sign}.1f}]"
