@@ -34,15 +34,18 @@ _SETTINGS = {
     "user_header": "header in which a proxy gives the user; it counts from --trusted_proxy alone",
     "rate_limit": "requests a minute and client; 0 for no limit",
     "max_request_mb": "most MiB of an upload",
-    "max_image_mb": "most MiB of one image file",
+    "max_image_mb": "most MiB of one image file; a DICOM or NIfTI file may have more",
     "max_unpacked_mb": "most MiB that the zip files of an upload may hold",
-    "max_images": "most files of an upload, those in zip files included",
+    "max_images": "most files of an upload that are no DICOM, those in zip files included",
+    "max_slices": "most DICOM files of an upload, and most slices of its series together",
+    "max_series_mb": "most MiB of memory for the series of an upload, as they are read: 4 bytes a pixel",
     "max_pixels": "most pixels of an image",
     "max_uploads": "most uploads at a time",
     "upload_memory_mb": "most MiB that all uploads together may hold in memory; those of one client half of it",
     "max_connections": "most connections at a time",
     "upload_timeout": "seconds for an upload to arrive, and for a client to take its answer",
     "queue": "images that may wait for a worker; more are answered by 503",
+    "series_queue": "uploads with series that may wait; more are answered by 503",
     "workers": "threads that decode and answer images",
     "ready_seconds": "seconds for which the outcome of /readyz is kept",
     "stop_seconds": "seconds that requests get to finish after SIGTERM",
@@ -78,6 +81,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
     string("tls_certificate", None, "certificate (PEM), to serve https without a proxy", flag_values=flag_values)
     string("tls_key", None, "its key (PEM)", flag_values=flag_values)
+    string(
+        "series_folder",
+        None,
+        "folder in which a series lies while it is read (default: the system's for temporary files)",
+        flag_values=flag_values,
+    )
     string("audit_log", None, "file of the audit log (default: stderr)", flag_values=flag_values)
     string(
         "audit_key_file",
@@ -103,6 +112,7 @@ def settings_from(flag_values: flags.FlagValues) -> Settings:
         token=settings.read_token(values.token_file) if values.token_file else "",
         trusted_proxies=tuple(settings.parse_network(text) for text in values.trusted_proxy),
         allowed_hosts=tuple(values.allowed_host),
+        series_folder=Path(values.series_folder) if values.series_folder else None,
         audit_log=Path(values.audit_log) if values.audit_log else None,
         audit_key=audit_log.read_key(values.audit_key_file) if values.audit_key_file else b"",
         **{name: getattr(values, name) for name in _SETTINGS},
@@ -142,10 +152,15 @@ def open_predictor(flag_values: flags.FlagValues) -> Iterator[Predictor]:
 
 
 def set_up_logging() -> None:
-    """Logs to stderr; of the HTTP client warnings alone, which would log every request to the model server."""
+    """Logs to stderr; of the HTTP client warnings alone, which would log every request to the model server.
+
+    The readers of DICOM and NIfTI are silent: what they complain about they quote, and it may be a patient's name.
+    """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("pydicom", "nibabel.global"):
+        logging.getLogger(name).disabled = True
 
 
 def main(argv: list[str]) -> int:

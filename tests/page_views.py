@@ -10,13 +10,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card, Export, ScoreBin
+from ladnn_tf.data.volume import Volume
 from ladnn_tf.labels import LESIONS
-from serving.page import results_csv, view
+from ladnn_tf.series import SeriesAnswer, SliceAnswer
+from serving.page import results_csv, series_view, view
+from serving.page.intake import Item, SentSeries
+from serving.page.series_reading import ReadSeries
 from serving.page.words import words_of
 
 SHA256 = "3f" * 32
 TEMPLATES = Path(view.__file__).parent / "templates"
-LIMITS = SimpleNamespace(max_images=64, max_image_mb=16, max_request_mb=128)
+LIMITS = SimpleNamespace(max_images=64, max_slices=1024, max_image_mb=16, max_request_mb=128)
 
 BINS = (
     ScoreBin(0.0, 0.2, 22, 2, (0.0253, 0.2781)),
@@ -119,6 +123,73 @@ def batch(language="en"):
     ]
 
 
+def series_volume_read(count=60):
+    """A series as it was read: `count` slices 5 mm apart, with an irregularity."""
+    report = ("there is one slice only.", "left out: 00001.dcm: a localizer (ImageType (0008,0008) value 3).")
+    volume = Volume("series 3 (of Anna)", np.zeros((count, 4, 4), np.float32), (5.0, 0.7, 0.7), report, ())
+    return ReadSeries(volume, "3", (0, 1), report)
+
+
+def series_answer(covids, of=None, boxes=False, **changes):
+    """The answer for a series of 60 slices: of each slice its probability, or why it was left out."""
+    of = of or card()
+    slices = []
+    for place, covid in enumerate(covids):
+        made, reason = None, covid
+        if isinstance(covid, float):
+            made, reason = answer(covid, of), ""
+            if boxes:
+                scores = np.array([0.9, 0.8, 0.1], np.float32)
+                found = np.array([[0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 0.7, 0.7], [0.0, 0.0, 0.1, 0.1]], np.float32)
+                classes = {"covid19": covid, "bacterial": 1.0 - covid}
+                made = dataclasses.replace(
+                    made, maps=None, lesions={}, boxes=found, scores=scores * covid, classes=classes
+                )
+        slices.append(SliceAnswer(4 * place, f"{place:05d}.dcm", made, reason, pixels(30, 40)))
+    places = [place for place, each in enumerate(slices) if each.answer]
+    covid = float(np.mean([covids[place] for place in places])) if places else None
+    fields = {
+        "name": "series 3 (of Anna)",
+        "card": of,
+        "card_sha256": SHA256,
+        "covid": covid,
+        "low": covid and covid - 0.05,
+        "high": covid and covid + 0.05,
+        "positive": None if covid is None else covid >= of.threshold,
+        "aggregation": "mean",
+        "threshold": of.threshold,
+        "classes": {"covid19": covid, "bacterial": 1.0 - covid} if boxes and places else {},
+        "slices": tuple(slices),
+        "suspicious": tuple(sorted(places, key=lambda place: -covids[place])[:3]),
+        "report": (),
+        "reason": "" if places else "none",
+        "count": 60,
+        "spacing_mm": (5.0, 0.7, 0.7),
+    }
+    return SeriesAnswer(**{**fields, **changes})
+
+
+def shown_series(covids, language="en", files=("CT/1.dcm", "CT/2.dcm"), *, picture=True, **changes):
+    """`series_view` of such an answer."""
+    sent = SentSeries("DICOM", tuple(Item(name, kind="DICOM") for name in files), [], passed_over=1)
+    made = series_answer(covids, **changes)
+    return series_view.series_view(made, series_volume_read(), sent, words_of(language), with_pictures=picture)
+
+
+def series_batch(language="en"):
+    """Four series: called positive, by boxes, with every slice left out, and not readable."""
+    sent = SentSeries("NIfTI", (Item("<b>.nii", kind="NIfTI"),), [])
+    lungless = "no region in the body section is dark and large enough for a lung"
+    return [
+        shown_series([0.9, 0.8, lungless, 0.7], language),
+        shown_series(
+            [0.9, 0.3, 0.6], language, boxes=True, of=card(task="drenet", classes=("covid19", "bacterial"))
+        ),
+        shown_series([lungless, lungless], language),
+        series_view.failure_view(sent, "a damaged NIfTI file (x)", card(), SHA256, words_of(language)),
+    ]
+
+
 def render(template, language="en", **context):
     """A page, its context as `serving/page/pages.py` gives it."""
     environment = Environment(
@@ -140,11 +211,12 @@ def render(template, language="en", **context):
     return environment.get_template(template).render(common | context)
 
 
-def results_page(results, language="en", **context):
+def results_page(results, language="en", series=(), **context):
     """The page of results."""
     given = {
         "results": results,
-        "csv_uri": results_csv.csv_uri(results),
+        "series": list(series),
+        "csv_uri": results_csv.csv_uri(results, series),
         "operating_point": view.operating_point(card(), words_of(language), results),
     }
     return render("results.html", language, **(given | context))

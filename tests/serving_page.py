@@ -1,10 +1,12 @@
 """A diagnosis page for tests: without a model, on Starlette's test client."""
 
+import asyncio
 import contextlib
 import io
 import json
 import threading
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,9 @@ class FakePredictor:
         lesions = {"GGO": 0.5, "Csld": 0.25, "CrPa": 0.125, "AirBr": 0.0625, "InSepThi": 0.03125}
         return Answer(*self.current, covid=covid, positive=covid >= 0.5, lesions=lesions, maps=maps)
 
+    def predict(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        return [self.answer(b"", pixels) for pixels in images]
+
     def ready(self) -> None:
         self.asked += 1
         if self.not_ready:
@@ -149,3 +154,42 @@ def running_page(
 def example() -> bytes:
     """A phantom slice, as a PNG file."""
     return example_png()
+
+
+async def ask(app, path, body, headers, leave: asyncio.Event | None = None):
+    """One request straight to the application; the client goes away when `leave` is set."""
+    sent = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await (leave or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "client": ("127.0.0.1", 1),
+        "server": ("localhost", 80),
+        "headers": [(b"host", b"localhost"), *headers],
+    }
+    await app(scope, receive, send)
+    return sent
+
+
+def form(*contents: bytes):
+    """A form with these files, as its body and its headers."""
+    parts = b"".join(
+        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + content + b"\r\n"
+        for content in contents
+    )
+    return parts + b"--cut--\r\n", [(b"content-type", b"multipart/form-data; boundary=cut")]

@@ -1,5 +1,6 @@
 """What is taken of an upload: zip files, kinds of files, sizes, names."""
 
+import gzip
 import io
 import random
 import struct
@@ -15,7 +16,7 @@ from ladnn_tf.data.preprocess import PNG_SIGNATURE, ImageError
 from serving.page import file_kinds, unzip
 from serving.page.errors import PageError
 from serving.page.form_data import SentFile
-from serving.page.intake import decode_within, items_of
+from serving.page.intake import decode_within, items_of, parted
 from serving.page.reasons import reason_in
 from serving.page.settings import Settings
 from serving.page.words import words_of
@@ -52,10 +53,10 @@ def test_images_pass_as_they_are():
     ("content", "says"),
     [
         (b"", "the file is empty"),
-        (b"hello", "neither PNG, JPEG nor zip"),
-        (b"\0" * 128 + b"DICM" + b"\0" * 50, "a DICOM file"),
-        (b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", "a DICOM file"),
-        (b"\0" * 344 + b"n+1\0", "a NIfTI volume"),
+        (b"hello", "neither PNG, JPEG, DICOM, NIfTI nor zip"),
+        (b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", "a DICOM file without its mark"),
+        (b"\0" * 344 + b"ni1\0", "a NIfTI header without its voxels"),
+        (gzip.compress(b"\0" * 400), "a gzip archive"),
         (b"GIF89a", "a GIF file"),
         (b"BM123", "a BMP file"),
         (b"II*\0rest", "a TIFF file"),
@@ -72,6 +73,50 @@ def test_other_files_are_told_what_they_are(content, says):
     assert item.error.startswith(says)
     assert not item.content
     assert reason_in(words_of("zh"), item.error)[1] == "zh"
+
+
+DICOM = b"\0" * 128 + b"DICM" + b"\0" * 50
+NIFTI = b"\0" * 344 + b"n+1\0" + b"\0" * 50
+
+
+def test_series_are_parted_from_images():
+    second_kind = b"\0" * 4 + b"n+2\0" + b"\0" * 500
+    sent = (
+        ("2.dcm", DICOM), ("b10.png", png(1)), ("v.nii", NIFTI), ("b9.png", png(2)), ("1", DICOM),
+        ("w.gz", gzip.compress(second_kind)), ("no.txt", b"text"),
+    )  # fmt: skip
+    single, series = parted(items(*sent), as_series=False)
+    assert [item.name for item in single] == ["b10.png", "b9.png", "no.txt"]
+    kinds = [(each.kind, [file.name for file in each.files]) for each in series]
+    assert kinds == [("DICOM", ["2.dcm", "1"]), ("NIfTI", ["v.nii"]), ("NIfTI", ["w.gz"])]
+    assert [each.contents for each in series[:2]] == [[DICOM, DICOM], [NIFTI]]
+    single, series = parted(items(*sent), as_series=True)
+    assert [item.name for item in single] == ["no.txt"]
+    assert [file.name for file in series[1].files] == ["b9.png", "b10.png"]
+    assert series[1].contents == [png(2), png(1)]
+
+
+def test_other_files_in_a_zip_with_dicom_are_passed_over_and_counted():
+    archive = zipped({"a": DICOM, "viewer.exe": b"MZ", "in.zip": zipped({"x": b""}), "b.png": png()})
+    found = items(("cd.zip", archive), ("c.txt", b"text"), max_images=2, queue=2)
+    single, (series,) = parted(found, as_series=False)
+    assert [item.name for item in single] == ["cd.zip/b.png", "c.txt"]
+    assert series.passed_over == 2
+
+
+def test_dicom_files_have_a_limit_of_their_own():
+    found = items(*[(str(number), DICOM) for number in range(5)], max_images=1, max_slices=5)
+    assert len(found) == 5
+    for files in (
+        [(str(number), DICOM) for number in range(6)],
+        [("z.zip", zipped(dict.fromkeys("abcdef", DICOM)))],
+    ):
+        with pytest.raises(PageError) as caught:
+            items(*files, max_images=1, max_slices=5)
+        assert (caught.value.status, caught.value.key, caught.value.values["count"]) == (413, "too_many_dicom", 6)
+    with pytest.raises(PageError) as caught:
+        items(("z.zip", zipped(dict.fromkeys("abcdefg", DICOM))), max_images=1, max_slices=5)
+    assert caught.value.key == "too_many_images"  # before it is unpacked
 
 
 def test_a_zip_file_is_unpacked_in_its_order():
@@ -153,7 +198,11 @@ def test_a_zip_bomb_is_not_unpacked_and_spoils_nothing(monkeypatch):
     monkeypatch.setattr(unzip.Archive, "_read", lambda self, member, most: read.append(member) or png())
     found = items(("bomb.zip", bomb), ("good.zip", zipped({"a.png": png()})), max_unpacked_mb=2)
     assert names_and_errors(found) == [
-        ("bomb.zip", "the zip files of this upload hold more than 2 MB; upload them in several parts"),
+        (
+            "bomb.zip",
+            "the zip files of this upload hold more than 2 MB; upload them in several parts or, if this is one "
+            "series, ask whoever runs this page to allow more",
+        ),
         ("good.zip/a.png", ""),
     ]
     assert len(read) == 1

@@ -99,7 +99,7 @@ def test_refused_files_have_size_hash_and_reason(tmp_path):
     key = b"k" * 32
     large, bomb = b"x" * (2**20 + 5), zipped({"a.png": b"\0" * 2**21, "b.png": LIGHT})
     files = {
-        "kind_dicom": b"\0" * 128 + b"DICM",
+        "kind_dicom": b"\x08\x00\x05\x00CS",
         "empty": b"",
         "file_too_large": large,
         "zip_bomb": zipped({f"{number}.png": b"\0" * 2**20 for number in range(3)}),

@@ -10,6 +10,7 @@ pytest.importorskip("httpx")
 pytest.importorskip("tensorflow_serving.apis")
 
 from ladnn_tf.card import Export, card_json
+from ladnn_tf.data.phantom_volume import phantom_volume
 from serving.client import connect
 from serving.clients.retry import Retry
 from serving.double.server import Double
@@ -101,6 +102,23 @@ def test_a_good_image_beside_a_corrupt_one_is_answered(page):
 
 def test_ready_means_answered(page):
     assert page.client.get("/readyz").status_code == 200
+
+
+def test_a_series_is_answered_in_requests_of_several_slices(page, tmp_path):
+    """Each slice gets 0.5; the threshold is that of the version that is served."""
+    pytest.importorskip("pydicom")
+    from ladnn_tf.data.dicom_writer import write_series
+
+    hu, spacing_mm, _ = phantom_volume(slices=18, size=64, seed=1)
+    files = [(path.name, path.read_bytes()) for path in write_series(hu, spacing_mm, tmp_path / "series")]
+    for version, threshold, positive in ((1, 0.25, True), (2, 0.75, False)):
+        page.move(version)
+        page.wait()
+        (result,) = page.upload(*files).json()["series"]
+        assert (result["covid"], result["low"], result["threshold"]) == (0.5, None, threshold)
+        assert (result["positive"], result["model_version"]) == (positive, CARDS[version].version)
+        assert 10 < result["slices_answered"] < 15
+    assert [line["call"] for line in page.audit("series")] == ["positive", "negative"]
 
 
 def test_a_model_server_that_is_gone(tmp_path, served):

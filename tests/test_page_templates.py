@@ -8,11 +8,27 @@ import re
 from pathlib import Path
 
 import pytest
-from page_views import Page, answer, baseline, batch, card, failure, render, results_page, shown
+from page_views import (
+    Page,
+    answer,
+    baseline,
+    batch,
+    card,
+    failure,
+    render,
+    results_page,
+    series_answer,
+    series_batch,
+    series_volume_read,
+    shown,
+    shown_series,
+)
 
-from ladnn_tf.card import Export
+from ladnn_tf.card import Export, PersonRule
 from ladnn_tf.labels import LESIONS
 from serving.page import words as words_module
+from serving.page.intake import Item, SentSeries
+from serving.page.series_view import series_view
 from serving.page.words import words_of
 
 STATIC = Path(words_module.__file__).parent / "static"
@@ -28,6 +44,8 @@ PAGES = {
     "abstained": lambda language: results_page(batch(language)[2:3], language),
     "no image": lambda language: results_page([], language),
     "baseline": lambda language: results_page([shown(answer(of=baseline()), language=language)] * 2, language),
+    "series": lambda language: results_page([], language, series_batch(language)),
+    "series and images": lambda language: results_page(batch(language), language, series_batch(language)[1:2]),
     "login": lambda language: render("login.html", language, failed=True, card=None, logged_in=False),
     "error": lambda language: render("error.html", language, status=503, message="Busy."),
     "other error": lambda language: render("error.html", language, status=418, message="No coffee."),
@@ -267,6 +285,120 @@ def test_results_of_two_models_say_so():
     warning = words_of("en")("results.several_models")
     assert warning in Page(results_page([shown(answer()), other])).text
     assert warning not in Page(results_page([other, other])).text
+
+
+# Series
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_series_has_its_call_its_interval_and_its_slices(language):
+    words = words_of(language)
+    result = series_batch(language)[0]  # 0.9, 0.8 and 0.7, and one left out
+    page = Page(results_page([], language, [result]))
+    article = page.all("article")[0]
+    assert "80" in page.all("span", class_="probability")[0].text
+    bar = page.all("rect", class_="bar-interval")[0]
+    assert (bar.attributes["x"], bar.attributes["width"]) == ("75.0%", "10.0%")
+    alts = [image.attributes["alt"] for image in page.all("img") if image.attributes["alt"]]
+    assert len(alts) == 3
+    assert [image.attributes["src"] for image in page.all("img", class_="heat")] == [
+        s.heat for s in result.suspects
+    ]
+    assert [suspect.number for suspect in result.suspects] == [1, 5, 13]
+    for text in (result.sentence, result.interval, result.rule, result.looked, result.shown, result.drawn):
+        assert " ".join(text.split()) in page.text
+    left_out = words.count("series.left_out_item", 1)
+    assert left_out in article.text
+    assert [head.text for head in page.all("th", scope="row")] == ["1", "5", "9", "13"]
+    assert len(page.all("input", type="range")) == 1
+    assert page.all("div", class_="map")[0].attributes["data-text-opacity"]
+    assert result.file in page.all("h2")[0].text
+    assert "Anna" not in page.text
+
+
+def test_boxes_are_drawn_where_the_call_allows_it_and_are_counted_in_words():
+    drenet = card(task="drenet", classes=("covid19", "bacterial"), lesion_targets="")
+    positive = shown_series([0.9, 0.8, 0.1], boxes=True, of=drenet)  # the third slice's boxes score too little
+    assert [suspect.boxes for suspect in positive.suspects] == [2, 1, 0]
+    negative = shown_series([0.2, 0.1, 0.6], boxes=True, of=drenet)  # one slice alone is called positive
+    assert [suspect.boxes for suspect in negative.suspects] == [2, 0, 0]
+    assert negative.positive is False
+    none = shown_series([0.2, 0.1, 0.3], boxes=True, of=drenet)
+    assert none.drawn == words_of("en")("series.no_boxes")
+    page = Page(results_page([], series=[positive]))
+    alts = [image.attributes["alt"] for image in page.all("img")]
+    assert alts[0].endswith("2 boxes are drawn in it")
+    assert alts[1].endswith("1 box is drawn in it")
+    assert not alts[2].endswith("in it")
+    assert "Boxes show where the network looked closer" in page.text
+    assert "bacterial pneumonia 40" in page.text.replace("\u00a0", " ")
+    assert page.all("input", type="range") == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_series_without_an_answer_says_nothing_of_a_diagnosis(language, place):
+    words = words_of(language)
+    page = Page(results_page([], language, [series_batch(language)[place]]))
+    article = page.all("article")[0]
+    assert words(f"series.{'abstained' if place == 2 else 'error'}") in article.text
+    for word in ("results.positive", "results.negative"):
+        assert words(word).lower() not in article.text.lower()
+    assert "%" not in article.text
+    assert [image for image in page.all("img") if image.attributes["src"].startswith("data:image")] == []
+
+
+def test_what_readers_say_is_translated_with_the_reasons_in_it():
+    result = shown_series(
+        [0.9, "not taken for a chest-CT slice: the body is taller than wide, as a head is"], "zh"
+    )
+    assert [said.text for said in result.report] == [
+        "只有一层。",
+        "已排除 00001.dcm：定位像，即 ImageType (0008,0008) 的第 3 个值为 LOCALIZER。",
+        "zip 文件中另有 1 个文件不是 DICOM，已略过。",
+    ]
+    assert result.left_out[0].text.startswith("不像胸部 CT 横断面图像：")
+    assert {said.language for said in (*result.report, *result.left_out)} == {"zh"}
+    english = shown_series([0.9, "such a thing"], "zh").left_out[0]
+    assert (english.text, english.language, english.count) == ("such a thing", "en", 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (("a.nii",), "a.nii, series 3"),
+        (("CT/1.dcm", "CT/2.dcm"), "CT, series 3"),
+        (("1.dcm", "2.dcm"), "1.dcm and 1 more, series 3"),
+        (("a/1.dcm", "b/2.dcm"), "a/1.dcm and 1 more, series 3"),
+        (("../../x/1.dcm", "../../x/2.dcm"), "x, series 3"),
+    ],
+)
+def test_a_series_is_called_by_its_files(files, name):
+    read = dataclasses.replace(series_volume_read(), places=tuple(range(len(files))))
+    sent = SentSeries("DICOM", tuple(Item(file, kind="DICOM") for file in files), [])
+    view = series_view(series_answer([0.5]), read, sent, words_of("en"), with_pictures=False)
+    assert view.file == name
+    assert view.suspects == []
+
+
+def test_rules_and_intervals_in_words():
+    rule = PersonRule("top_k_mean", 0.4, "by hand", 24, 9)
+    person = shown_series([0.9], of=card(person=rule), aggregation="top_k_mean", low=None, high=None)
+    assert "chosen on 24 persons of validation, 9 of them with COVID-19: by hand." in person.rule
+    assert "mean of the 3 highest slices" in person.sentence
+    assert "one slice alone" in person.interval
+    alike = shown_series([0.9, 0.9], low=None, high=None)
+    assert "all slices have the same" in alike.interval
+    assert "chosen for single slices" in alike.rule
+    at = shown_series([0.46])
+    assert "reaches the threshold" in at.sentence
+    below = shown_series([0.4599999])
+    assert "just below" in below.sentence
+    assert below.percent.startswith("46")
+    pictures = shown_series([0.9], calibrated=False)
+    assert "not in Hounsfield units" in pictures.shown
+    lungs = shown_series([0.9], of=card(lungs="extracted"))
+    assert "the lungs alone" in lungs.shown
 
 
 # The other pages

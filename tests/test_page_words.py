@@ -13,8 +13,9 @@ from page_views import card
 
 from ladnn_tf import edge_predictor
 from ladnn_tf.card import NOTICE, Export
-from ladnn_tf.data import preprocess, quality
+from ladnn_tf.data import lungs, preprocess, quality
 from ladnn_tf.labels import COVID, LESION_NAMES, LESIONS, PHANTOM_DATA
+from ladnn_tf.person import AGGREGATIONS
 from serving.page import view
 from serving.page import words as words_module
 from serving.page.reasons import PREFIX, reason_in
@@ -49,7 +50,7 @@ def test_every_chinese_file_has_its_english_one():
 def test_chinese_texts_are_chinese_and_have_chinese_punctuation():
     alike = {key for key, text in CHINESE.texts.items() if ENGLISH.texts[key] == text}
     figures = {key for key, text in CHINESE.texts.items() if not re.search(r"[\u4e00-\u9fff]", text)}
-    assert alike == {"lesion.covid", "results.csv_name", "results.heading"} | {
+    assert alike == {"lesion.covid", "class.covid19", "results.csv_name", "results.heading"} | {
         key for key in alike if key.startswith("contribut")
     }
     assert figures - alike == {
@@ -153,7 +154,9 @@ def test_every_text_is_used_and_every_used_text_is_there():
     named |= {
         f"{page}.{state}{end}" for page, end in (("results", "_help"), ("view", "")) for state in view.STATES
     }
-    families = ("reason.", "lesion.", "error.", "view.place.", "refused.", "contribute", "data.")
+    named |= {f"series.{state}_help" for state in view.STATES} | {f"series.{state}" for state in view.STATES}
+    named |= {f"series.how.{aggregation}" for aggregation in AGGREGATIONS}
+    families = ("reason.", "lesion.", "error.", "view.place.", "refused.", "contribute", "data.", "class.")
     bare = {key.removesuffix(".one").removesuffix(".many") for key in ENGLISH.texts}
     assert [key for key in bare if key not in named and not key.startswith(families)] == []
     called = set(re.findall(r'words(?:\.other)?\("([a-z0-9_.]+)"[,)]', code))
@@ -223,6 +226,10 @@ def reasons_in(path, values):
             found = node.args
         elif isinstance(node, ast.keyword) and node.arg == "error":
             found = [node.value]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_left_out":
+            found = node.args[1:2]
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "reason":
+            found = [node.value]
         yield from (text for part in found if (text := text_of(part, values)) and " " in text)
 
 
@@ -234,11 +241,14 @@ def reasons_in(path, values):
         (edge_predictor.__file__, 2),
         (PAGE.parent / "clients" / "answers.py", 2),
         (PAGE.parent / "clients" / "serving_client.py", 2),
+        (lungs.__file__, 5),
     ],
 )
 def test_every_reason_in_the_code_is_known(module, fewest):
     # {path} is of messages about files on a disk, which the page has not; {cause} is tested above.
     values = {"path": "/path", "cause": "", "words": " (detail)", "most": "7 bytes are sent in one request"}
+    if module == lungs.__file__:
+        values |= {"what": "one lung only,", "least": "at least 7 are expected"}
     reasons = [text for text in reasons_in(module, values) if not text.startswith("/path")]
     assert len(reasons) >= fewest
     assert [reason for reason in reasons if reason_in(CHINESE, reason)[1] != "zh"] == []

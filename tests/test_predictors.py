@@ -72,6 +72,37 @@ def test_the_remote_predictor_abstains_before_it_sends():
     assert RemotePredictor(client, check=False).answer(png(), pixels) is GOOD
 
 
+def test_the_remote_predictor_answers_slices_together():
+    """Two slices of a chest and one that is none: the two are sent in one call, as PNG, and get their places."""
+    client = FakeClient()
+    client.ask = lambda images, explain: (
+        client.asked.append((images, explain))
+        or [dataclasses.replace(GOOD, covid=place / 4) for place in range(len(images))]
+    )
+    chest = preprocess.decode(example_png())
+    grey = np.broadcast_to(chest[..., :1], chest.shape)  # as series have it: one channel's memory
+    answers = RemotePredictor(client).predict([grey, preprocess.decode(png()), grey])
+    assert [answer.covid for answer in answers] == [0.0, None, 0.25]
+    assert answers[1].abstained
+    ((images, explain),) = client.asked
+    assert explain
+    assert (preprocess.decode(images[0]) == chest[..., :1]).all()
+    assert RemotePredictor(client).predict([preprocess.decode(png())])[0].abstained
+    assert len(client.asked) == 1
+
+
+def test_a_model_of_lungs_alone_is_asked_about_pictures_that_look_like_no_slice():
+    client = FakeClient(dataclasses.replace(GOOD, card=dataclasses.replace(CARD, lungs="extracted")))
+    client.card = lambda: (client.result.card, "c" * 64)
+    assert RemotePredictor(client).predict([preprocess.decode(png())]) == [client.result]
+
+
+def test_the_embedded_predictor_hands_slices_on():
+    edge = FakeEdge()
+    edge.predict = lambda images: [GOOD] * len(images)
+    assert EmbeddedPredictor(edge).predict([np.zeros((4, 4, 3), np.uint8)] * 3) == [GOOD] * 3
+
+
 @pytest.mark.parametrize("make", [lambda answer: EmbeddedPredictor(FakeEdge(answer)),
                                   lambda answer: RemotePredictor(FakeClient(answer))])  # fmt: skip
 def test_ready_is_a_real_answer(make):

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from serving_page import JSON, SHA256, TOKEN, FakePredictor, example, png, running_page, zipped
+from serving_page import JSON, SHA256, TOKEN, FakePredictor, ask, example, form, png, running_page, zipped
 from tiny_tflite import card_of
 
 from serving.clients.errors import Overloaded, ServerFailed, TimedOut, Unavailable
@@ -67,8 +67,8 @@ def test_a_zip_and_its_neighbours(page):
 
 
 def test_an_upload_of_bad_files_alone_asks_no_model(page):
-    (result,) = page.results(("a.dcm", b"\0" * 128 + b"DICM"))
-    assert result["reason"].startswith("a DICOM file")
+    (result,) = page.results(("a.dcm", b"\x08\x00\x05\x00CS"))
+    assert result["reason"].startswith("a DICOM file without its mark")
     assert page.predictor.asked == 0
 
 
@@ -235,45 +235,6 @@ def test_a_full_queue_answers_at_once_and_recovers(tmp_path):
         assert int(refused[0].headers["retry-after"]) >= 1
         assert refused[0].json()["error"]["code"] == "queue_full"
         assert page.results(("a.png", LIGHT))[0]["state"] == "answered"
-
-
-async def ask(app, path, body, headers, leave: asyncio.Event | None = None):
-    """One request straight to the application; the client goes away when `leave` is set."""
-    sent = []
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive():
-        if messages:
-            return messages.pop()
-        await (leave or asyncio.Event()).wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "client": ("127.0.0.1", 1),
-        "server": ("localhost", 80),
-        "headers": [(b"host", b"localhost"), *headers],
-    }
-    await app(scope, receive, send)
-    return sent
-
-
-def form(*contents: bytes):
-    """A form with these files, as its body and its headers."""
-    parts = b"".join(
-        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + content + b"\r\n"
-        for content in contents
-    )
-    return parts + b"--cut--\r\n", [(b"content-type", b"multipart/form-data; boundary=cut")]
 
 
 def test_a_client_that_goes_away_frees_its_places(tmp_path):

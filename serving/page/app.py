@@ -26,6 +26,7 @@ from serving.page.model_now import ModelNow, readiness
 from serving.page.monitoring import Metrics
 from serving.page.pages import Pages
 from serving.page.predictors import Predictor
+from serving.page.series_answering import SeriesDesk
 from serving.page.sessions import Sessions
 from serving.page.settings import Settings
 from serving.page.view import operating_point
@@ -52,24 +53,31 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
 
     Raises:
         AuditLogError: if the audit log cannot be written.
+        ValueError: if the folder for series cannot be used.
     """
     token_key = key_of_token(settings.token) if settings.token else None
     audit = AuditLog(settings.audit_log, settings.audit_key or token_key)
     metrics = Metrics()
     queue = WorkQueue(settings.queue, settings.workers, on_begin=metrics.queued)
+    series_queue = WorkQueue(settings.series_queue, 1)
+    metrics.watch("ladnn_page_queue_series", "Uploads with series that wait", lambda: series_queue.waiting)
     metrics.watch("ladnn_page_queue_images", "Images that wait for a worker", lambda: queue.waiting)
     metrics.watch("ladnn_page_queue_capacity", "Images that may wait for a worker", lambda: queue.capacity)
     model = ModelNow(predictor, metrics.set_model)
     pages = Pages(settings, collection is not None, lambda: model.last)
     sessions = Sessions(settings.token, settings.session_hours * _HOUR) if settings.token else None
     access = Access(settings, sessions)
+    desk = SeriesDesk(predictor, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        desk.open()
         try:
             yield
         finally:
-            await asyncio.to_thread(queue.close, settings.stop_seconds)
+            closing = [asyncio.to_thread(each.close, settings.stop_seconds) for each in (queue, series_queue)]
+            await asyncio.gather(*closing)
+            desk.close()
             audit.close()
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
@@ -77,7 +85,8 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
     app.add_exception_handler(RequestValidationError, _as_broken_form)
     parts = {"settings": settings, "audit": audit, "metrics": metrics, "model": model, "pages": pages}
     _add_pages(app, model, pages)
-    app.add_api_route("/diagnose", Diagnose(predictor=predictor, queue=queue, **parts), methods=["POST"])
+    queues = {"queue": queue, "series_queue": series_queue}
+    app.add_api_route("/diagnose", Diagnose(predictor=predictor, desk=desk, **queues, **parts), methods=["POST"])
     _add_login(app, access, sessions, audit, model, pages)
     _add_probes(app, predictor, settings, metrics)
     if collection is not None:

@@ -5,12 +5,20 @@
      "state": "answered", "call": "positive", "reason": null, "outcome": "given", "model_version": "...",
      "card_sha256": "...", "seconds": 0.04}
 
-An `image` line stands for each file of an upload, a `request` line for each POST of somebody who is logged in, a
-`login` line for each attempt; of those that fail there are ten a minute and address, then one of `login_limit`.
+    {"time": "...", "event": "series", "request": "5f0c...", "user": "anna", "address": "10.0.0.7", "series": 1,
+     "of_series": 2, "files": 120, "files_hmac_sha256": "7c0d...", "bytes": 63111222, "slices": 120,
+     "slices_answered": 13, "state": "answered", "call": "negative", "reason": null, "model_version": "...",
+     "card_sha256": "...", "seconds": 2.8, "outcome": "given"}
+
+An `image` line stands for each file of an upload that is answered by itself, a `series` line for each series or,
+where none could be read, for the files that should hold one, a `request` line for each POST of somebody who is
+logged in, a `login` line for each attempt; of those that fail there are ten a minute and address, then one of
+`login_limit`.
 File names hold patients' names, so there are none. A file is known by a keyed hash of the bytes that were
 received: whoever has the file and the key can find its line, nobody else can tell what it shows. A file that was
-refused has a `reason`, such as `kind_dicom`. The lines are written when the answer is made and before it is sent,
-and an answer whose lines cannot be written is not sent.
+refused has a `reason`, such as `kind_archive`. The hash of a series is that of its files' hashes, sorted and
+joined, as text. The lines are written when the answer is made and before it is sent, and an answer whose lines
+cannot be written is not sent.
 """
 
 import hmac

@@ -187,6 +187,8 @@ class _Desk:
         name = shown_name(file.name)
         if file_kinds.is_zip(file.content):
             return Problem("contribute.problem_zip", file=name)
+        if file_kinds.is_of_scanner(file.content):
+            return Problem("contribute.problem_series", file=name)
         (item,) = items_of([file], self._settings)
         if item.error:
             return Problem("contribute.problem_unreadable", file=name, reason=item.error)

@@ -1,10 +1,11 @@
-"""POST /diagnose: from an upload to its results, as a page or as JSON. Nothing of it is kept."""
+"""POST /diagnose: from an upload of images and series to its results, as a page or as JSON. Nothing is kept."""
 
 import asyncio
 import dataclasses
 import functools
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,22 +20,29 @@ from serving.page import file_kinds
 from serving.page.audit_log import AuditLog
 from serving.page.errors import PageError, try_later
 from serving.page.form_data import read_form
-from serving.page.intake import Item, decode_within, items_of
+from serving.page.intake import Item, SentSeries, decode_within, items_of, parted
 from serving.page.model_now import ModelNow
 from serving.page.monitoring import Metrics
 from serving.page.pages import Pages, prefers_json
 from serving.page.predictors import Predictor
 from serving.page.results_csv import csv_uri
+from serving.page.series_answering import SeriesDesk, SeriesResult
+from serving.page.series_lines import series_lines
+from serving.page.series_parts import SeriesView
 from serving.page.settings import MEGABYTE, Settings
 from serving.page.view import ResultView, notice, operating_point, view_of
+from serving.page.waiting import all_of, result_so_far
 from serving.page.words import Words
 from serving.page.work_queue import QueueFullError, WorkQueue
 
 FIELD = "files"
 """The form's field with the files."""
 
+AS_SERIES = "as_series"
+"""The form's field that says `yes` where the images are slices of one person."""
+
 NOT_BEGUN = "not_begun"
-"""What became of an image whose turn did not come, in metrics and audit log, beside `view.STATES`."""
+"""What became of an image or a series whose turn did not come, in metrics and audit log, beside `view.STATES`."""
 
 _ERROR = "error"  # of `view.STATES`
 
@@ -43,8 +51,16 @@ _UNREADABLE, _NO_ANSWER = "unreadable", "no_answer"
 
 _CARD_DIGITS = 12  # of the hash, by which the cards of one upload are told apart
 
-_PICTURES = ("picture", "heat", "cells")
+_PICTURES = ("picture", "heat", "cells", "suspects", "drawn", "scale")
 """What JSON has not: the pictures are most of a page, and whoever reads JSON has the slices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Upload:
+    """What an upload holds: what is answered image by image, and its series."""
+
+    items: list[Item]
+    series: list[SentSeries]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +86,8 @@ class Diagnose:
 
     Args:
         settings, predictor, queue, audit, metrics, model, pages: of the page.
+        series_queue: of the uploads with series; it has one thread, so that one upload's are in memory at a time.
+        desk: answers the series.
     """
 
     def __init__(
@@ -78,6 +96,8 @@ class Diagnose:
         settings: Settings,
         predictor: Predictor,
         queue: WorkQueue,
+        series_queue: WorkQueue,
+        desk: SeriesDesk,
         audit: AuditLog,
         metrics: Metrics,
         model: ModelNow,
@@ -86,6 +106,8 @@ class Diagnose:
         self._settings = settings
         self._predictor = predictor
         self._queue = queue
+        self._series_queue = series_queue
+        self._desk = desk
         self._audit = audit
         self._metrics = metrics
         self._model = model
@@ -100,46 +122,71 @@ class Diagnose:
             ClientDisconnect: if the client went away.
         """
         words, as_json = self._pages.words(request), prefers_json(request)
-        items = await self._receive(request, words)
+        upload = await self._receive(request, words)
         jobs = {
             place: functools.partial(self._answer, item, words, with_pictures=not as_json)
-            for place, item in enumerate(items)
+            for place, item in enumerate(upload.items)
             if not item.error
         }
+        gone = threading.Event()
+        series_jobs = [
+            functools.partial(self._desk.answer, sent, words, gone, with_pictures=not as_json)
+            for sent in upload.series
+        ]
+        futures, series_futures = self._submit(request.state.caller.key, jobs, series_jobs)
+        results = series = None
         try:
-            futures = dict(
-                zip(jobs, self._queue.submit(request.state.caller.key, list(jobs.values())), strict=True)
-            )
-        except QueueFullError as error:
-            raise try_later("queue_full", error.seconds) from error
-        results = None
-        try:
-            results = await self._results(request, items, futures, words)
-            response = await asyncio.to_thread(self._respond, request, words, results, as_json=as_json)
+            done = await all_of([*series_futures, *futures.values()], request)
+            series, images = done[: len(series_futures)], done[len(series_futures) :]
+            answered = [result for found in series for result in found]
+            for result in answered:
+                self._model.learn(result.card, result.card_sha256)
+            results = await self._results(upload.items, dict(zip(futures, images, strict=True)), words)
+            respond = functools.partial(self._respond, request, words, results, answered, as_json=as_json)
+            response = await asyncio.to_thread(respond)
         except BaseException as error:
+            gone.set()
             self._queue.drop(list(futures.values()))
+            self._series_queue.drop(series_futures)
             outcome = "client_gone" if isinstance(error, ClientDisconnect) else "failed"
-            records = self._records(request, items, results or _so_far(items, futures), outcome)
+            results = results or _so_far(upload.items, futures)
+            series = series or [result_so_far(future) or [] for future in series_futures]
+            records = self._records(request, upload, results, series, outcome)
             await asyncio.to_thread(self._audit.write, records)
             raise
-        records = self._records(request, items, results, "given")
+        records = self._records(request, upload, results, series, "given")
         await asyncio.to_thread(request.state.note, records, response.status_code)
         return response
 
-    async def _receive(self, request: Request, words: Words) -> list[Item]:
+    def _submit(
+        self, client: str, jobs: dict[int, Callable[[], Any]], series_jobs: Sequence[Callable[[], Any]]
+    ) -> tuple[dict[int, Future], list[Future]]:
+        """Puts the jobs into their queues, all of them or none."""
+        try:
+            series_futures = self._series_queue.submit(client, series_jobs)
+        except QueueFullError as error:
+            raise try_later("series_queue_full", error.seconds) from error
+        try:
+            return dict(zip(jobs, self._queue.submit(client, list(jobs.values())), strict=True)), series_futures
+        except QueueFullError as error:
+            self._series_queue.drop(series_futures)
+            raise try_later("queue_full", error.seconds) from error
+
+    async def _receive(self, request: Request, words: Words) -> _Upload:
         form = await read_form(
             request,
-            max_files=self._settings.max_images,
+            max_files=self._settings.max_images + self._settings.max_slices,
             max_file_bytes=self._settings.max_image_mb * MEGABYTE,
-            may_be_larger=file_kinds.is_zip,
+            may_be_larger=file_kinds.may_be_large,
             new_hash=self._audit.new_hash,
         )
         files = [file for file in form.files if file.field == FIELD]
         if not files:
             raise PageError(400, "no_files", field=FIELD)
-        return await asyncio.to_thread(
+        items = await asyncio.to_thread(
             items_of, files, self._settings, words.language, request.state.reserve, self._audit.image_hash
         )
+        return _Upload(*parted(items, form.value(AS_SERIES) == "yes"))
 
     def _answer(self, item: Item, words: Words, *, with_pictures: bool) -> _Result:
         """One job: decodes an image, has it answered, and draws what is shown of it."""
@@ -156,11 +203,8 @@ class Diagnose:
             answer, pixels = dataclasses.replace(answer, maps=None), None
         return _result(item, answer, pixels, words, code if answer.error else "", begun)
 
-    async def _results(
-        self, request: Request, items: Sequence[Item], futures: dict[int, Future], words: Words
-    ) -> list[_Result]:
-        """The results of all items, once all of them are there."""
-        answered = dict(zip(futures, await _all_of(list(futures.values()), request), strict=True))
+    async def _results(self, items: Sequence[Item], answered: dict[int, _Result], words: Words) -> list[_Result]:
+        """The results of all items, those that were not asked about among them."""
         card = None
         if len(answered) < len(items):
             first = next(iter(answered.values()), None)
@@ -176,14 +220,24 @@ class Diagnose:
         return results
 
     def _records(
-        self, request: Request, items: Sequence[Item], results: Sequence[_Result | None], outcome: str
+        self,
+        request: Request,
+        upload: _Upload,
+        results: Sequence[_Result | None],
+        series: Sequence[Sequence[SeriesResult]],
+        outcome: str,
     ) -> list[dict[str, Any]]:
-        """Counts the images, and gives their lines for the audit log."""
+        """Counts the images and series, and gives their lines for the audit log."""
+        items = upload.items
+        about = series_lines(upload.series, series, self._audit.image_hash, NOT_BEGUN, self._model.names())
+        self._metrics.count_series(line["state"] for line in about)
         self._metrics.count_images(_state(item, result) for item, result in zip(items, results, strict=True))
         caller = request.state.caller
-        common = {"event": "image", "request": request.state.id, "user": caller.user, "address": caller.address}
-        return [
-            common
+        common = {"request": request.state.id, "user": caller.user, "address": caller.address}
+        lines = [{"event": "series"} | common | line | {"outcome": outcome} for line in about]
+        return lines + [
+            {"event": "image"}
+            | common
             | {"image": place, "images": len(items)}
             | _about(item, result)
             | (_answer_of(result) if result else self._model.names())
@@ -191,20 +245,40 @@ class Diagnose:
             for place, (item, result) in enumerate(zip(items, results, strict=True), 1)
         ]
 
-    def _respond(self, request: Request, words: Words, results: Sequence[_Result], *, as_json: bool) -> Response:
-        views = [result.view for result in results]
+    def _respond(
+        self,
+        request: Request,
+        words: Words,
+        results: Sequence[_Result],
+        answered: Sequence[SeriesResult],
+        *,
+        as_json: bool,
+    ) -> Response:
+        views, series = [result.view for result in results], [result.view for result in answered]
         point = _operating_points(results, words)
-        card = results[-1].card
+        card = [*results, *answered][-1].card
         if as_json:
-            shown = [
-                {name: value for name, value in dataclasses.asdict(view).items() if name not in _PICTURES}
-                for view in views
-            ]
-            content = {"notice": notice(card, words), "operating_point": point, "results": shown}
+            content = {
+                "notice": notice(card, words),
+                "operating_point": point,
+                "results": [_plain(view) for view in views],
+                "series": [_plain(view) for view in series],
+            }
             return JSONResponse(content)
         return self._pages.page(
-            request, "results.html", card=card, results=views, csv_uri=csv_uri(views), operating_point=point
+            request,
+            "results.html",
+            card=card,
+            results=views,
+            series=series,
+            csv_uri=csv_uri(views, series),
+            operating_point=point,
         )
+
+
+def _plain(view: ResultView | SeriesView) -> dict[str, Any]:
+    """A view as JSON has it."""
+    return {name: value for name, value in dataclasses.asdict(view).items() if name not in _PICTURES}
 
 
 def _result(
@@ -214,37 +288,9 @@ def _result(
     return _Result(view, answer.card, answer.card_sha256, code, time.perf_counter() - begun)
 
 
-async def _all_of(futures: Sequence[Future], request: Request) -> list[_Result]:
-    """The results of some jobs.
-
-    Raises:
-        ClientDisconnect: if the client goes away before they are there.
-        Exception: the first that a job raised.
-    """
-    done = asyncio.gather(*map(asyncio.wrap_future, futures))
-    gone = asyncio.ensure_future(_wait_until_gone(request))
-    try:
-        await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise ClientDisconnect
-        return done.result()
-    finally:
-        gone.cancel()
-        done.cancel()
-
-
-async def _wait_until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _so_far(items: Sequence[Item], futures: dict[int, Future]) -> list[_Result | None]:
     """What there is of the results of an upload that is given up."""
-    done = {place: future for place, future in futures.items() if future.done() and not future.cancelled()}
-    return [
-        done[place].result() if place in done and done[place].exception() is None else None
-        for place in range(len(items))
-    ]
+    return [result_so_far(futures[place]) if place in futures else None for place in range(len(items))]
 
 
 def _state(item: Item, result: _Result | None) -> str:
@@ -279,8 +325,8 @@ def _operating_points(results: Sequence[_Result], words: Words) -> str:
         sha256: operating_point(card, words, [r.view for r in results if r.card_sha256 == sha256])
         for sha256, card in of_cards.items()
     }
-    if len(points) == 1:
-        return next(iter(points.values()))
+    if len(points) <= 1:
+        return next(iter(points.values()), "")
     return "\n".join(
         f"{of_cards[sha256].version} ({sha256[:_CARD_DIGITS]}): {text}" for sha256, text in points.items()
     )

@@ -17,6 +17,7 @@ from serving.page.errors import PageError
 
 _MOST_FIELDS = 1000
 _MOST_FIELD_BYTES = 2**16
+_HEAD_BYTES = 4096  # of a file, by which it is told whether it may be large; in gzip they need a few hundred
 _MOST_HEADER_BYTES = 2**14  # of a line; file systems allow names of up to 4,096 bytes
 
 
@@ -173,7 +174,9 @@ class _Parts:
         if self._file is None:
             if size > _MOST_FIELD_BYTES:
                 raise PageError(400, "broken_form")
-        elif size > self._max_file_bytes and not self._may_be_larger(self._content.getbuffer()[:8].tobytes()):
+        elif size > self._max_file_bytes and not self._may_be_larger(
+            self._content.getbuffer()[:_HEAD_BYTES].tobytes()
+        ):
             self._too_large = True
             self._hash = self._new_hash() if self._new_hash else None
             self._drop(self._content.getbuffer())

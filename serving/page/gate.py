@@ -33,6 +33,14 @@ CLIENT_GONE = 499
 UPLOADS = ("/diagnose", "/contribute")
 """The paths that take files."""
 
+_FLAGS = {
+    "request_too_large": "--max_request_mb",
+    "too_many_files": "--max_images, --max_slices",
+    "too_many_images": "--max_images",
+    "too_many_dicom": "--max_slices",
+}
+"""By which flags the operator allows more, of refusals that say only that it is too much."""
+
 _SMALL_BODY = 2**14  # bytes of a form without files
 _SMALL_BODY_SECONDS = 20.0
 _STRANGER_SECONDS = 2.0  # for which the body of a refused stranger is read on
@@ -138,6 +146,8 @@ class Gate:
         if isinstance(error, WrongTokenError):
             error = await self._with_its_line(request, error)
         refusal = _page_error(error, route)
+        if refusal.key in _FLAGS and self._is_upload(request):
+            logger.info("%s: an upload was refused as too large (%s)", route, _FLAGS[refusal.key])
         waits_to_send = request.headers.get("expect", "").lower() == "100-continue"
         if not waits_to_send:
             caller = request.state.caller

@@ -1,10 +1,12 @@
-"""From the files of an upload to the images in it: zip files unpacked, each file told by its content.
+"""From the files of an upload to the images and series in it: zip files unpacked, each file told by its content.
 
 One bad file never spoils the others: it becomes an item with its error. Everything stays in memory.
 """
 
 import dataclasses
 import io
+import logging
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,11 +15,18 @@ from PIL import JpegImagePlugin, PngImagePlugin
 from ladnn_tf.data import preprocess
 from serving.page import file_kinds
 from serving.page.errors import PageError
-from serving.page.file_kinds import JPEG, PNG, ZIP
+from serving.page.file_kinds import DICOM, JPEG, NIFTI, PNG, SERIES, ZIP
 from serving.page.form_data import SentFile
 from serving.page.settings import MEGABYTE, Settings
 from serving.page.unzip import Archive, ZipError
 from serving.page.words import words_of
+
+PICTURES = "pictures"
+"""The kind of a series of PNG and JPEG files, beside those of `file_kinds.SERIES`."""
+
+_NUMBER = re.compile(r"(\d+)")
+
+logger = logging.getLogger("ladnn_tf.serving")
 
 _READERS = {PNG: PngImagePlugin.PngImageFile, JPEG: JpegImagePlugin.JpegImageFile}
 
@@ -28,19 +37,40 @@ class Item:
 
     Attributes:
         name: as it was sent, which may be anything; `view.shown_name` makes it fit to be shown.
-        content: a PNG or JPEG file by its beginning; empty if there is an error.
+        content: a PNG, JPEG, DICOM or NIfTI file by its beginning; empty if there is an error.
+        kind: one of `file_kinds`; empty if there is an error.
         error: why the file gets no answer, one of the English reasons; else empty.
         code: the same in a word, for the audit log.
         size: how many bytes of it were received; of a member of a zip file that is not unpacked, none.
         image_hash: of these bytes; empty if there are none.
+        beside_dicom: whether it is some other file in a zip file with DICOM: the viewer on a CD, say.
     """
 
     name: str
     content: bytes = dataclasses.field(repr=False, default=b"")
+    kind: str = ""
     error: str = ""
     code: str = ""
     size: int = 0
     image_hash: str = ""
+    beside_dicom: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SentSeries:
+    """Files of an upload that hold one series, or several.
+
+    Attributes:
+        kind: `DICOM`, `NIFTI` or `PICTURES`.
+        files: in order; without their content.
+        contents: of the files; whoever reads them may empty the list, so that they need no memory any more.
+        passed_over: how many other files there were beside them, in zip files.
+    """
+
+    kind: str
+    files: tuple[Item, ...]
+    contents: list[bytes] = dataclasses.field(repr=False)
+    passed_over: int = 0
 
 
 def items_of(
@@ -54,7 +84,7 @@ def items_of(
 
     Args:
         files: as they were sent.
-        settings: `max_images`, `max_image_mb` and `max_unpacked_mb` count.
+        settings: `max_images`, `max_slices`, `max_image_mb` and `max_unpacked_mb` count.
         language: of the one who sent them.
         reserve: is told how many bytes a zip file holds before it is unpacked; it raises if that is too much now.
         hash_of: makes the hash of a file, for the audit log.
@@ -63,29 +93,72 @@ def items_of(
         An item for each file; a zip file gives one for each file in it, or one with an error.
 
     Raises:
-        PageError: 413 if these are more than `max_images`, naming the file; or what `reserve` raises.
+        PageError: 413 if these are more than `max_images`, or of DICOM more than `max_slices`, naming the file; or
+            what `reserve` raises.
     """
     items: list[Item] = []
     left = settings.max_unpacked_mb * MEGABYTE
     for file in files:
         if file.too_large or not file_kinds.is_zip(file.content):
             items.append(_item_of(file, settings, hash_of))
-            _check_count(file, len(items), settings)
+            _check_count(file, items, settings)
             continue
         try:
-            archive = Archive(file.content, language)
-            _check_count(file, len(items) + len(archive), settings)
+            archive = Archive(file.content, language, file_kinds.may_be_large)
+            _check_members(file, archive, settings)
             size = archive.unpacked_bytes(settings.max_image_mb * MEGABYTE)
             if size > left:
+                logger.info("a zip file was refused as too large (--max_unpacked_mb)")
                 raise ZipError("zip_bomb", most=settings.max_unpacked_mb)
         except ZipError as error:
             items.append(_refused(file.name, file.content, hash_of, error.code, str(error)))
-            _check_count(file, len(items), settings)
+            _check_count(file, items, settings)
             continue
         left -= size
         reserve(size)
         items += _unpack(archive, f"{file.name}/" if len(files) > 1 else "", settings, hash_of)
+        _check_count(file, items, settings)
     return _with_names_apart(items)
+
+
+def parted(items: Sequence[Item], as_series: bool) -> tuple[list[Item], list[SentSeries]]:
+    """Parts what is answered image by image from what is answered as series.
+
+    Args:
+        items: of an upload.
+        as_series: whether the images are slices of one person; their order is that of the numbers in their names.
+
+    Returns:
+        The images, and the files without an answer, in order; and the series: all DICOM files as one, each NIfTI
+        file, and the images if they are slices of one person.
+    """
+    kinds = {DICOM: [], NIFTI: [], PICTURES: []}
+    single = []
+    for item in items:
+        if item.kind in SERIES:
+            kinds[item.kind].append(item)
+        elif as_series and item.kind:
+            kinds[PICTURES].append(item)
+        elif not item.beside_dicom:
+            single.append(item)
+    kinds[PICTURES].sort(key=lambda item: _by_numbers(item.name))
+    series = [_sent(kind, kinds[kind]) for kind in (DICOM, PICTURES) if kinds[kind]]
+    series += [_sent(NIFTI, [item]) for item in kinds[NIFTI]]
+    if series and kinds[DICOM]:
+        series[0] = dataclasses.replace(series[0], passed_over=sum(item.beside_dicom for item in items))
+    return single, series
+
+
+def _sent(kind: str, items: Sequence[Item]) -> SentSeries:
+    files = tuple(dataclasses.replace(item, content=b"") for item in items)
+    return SentSeries(kind, files, [item.content for item in items])
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    """Sorts 2.png before 10.png."""
+    return [
+        (int(part), "") if place % 2 else (0, part.casefold()) for place, part in enumerate(_NUMBER.split(name))
+    ]
 
 
 def decode_within(content: bytes, max_pixels: int) -> np.ndarray:
@@ -101,11 +174,7 @@ def decode_within(content: bytes, max_pixels: int) -> np.ndarray:
     Raises:
         ImageError: if it has more, or as `preprocess.decode`.
     """
-    reader = _READERS.get(file_kinds.kind_of(content))
-    try:
-        width, height = reader(io.BytesIO(content)).size if reader else (0, 0)
-    except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError):
-        width, height = 0, 0  # damaged; `preprocess.decode` says how
+    width, height = size_of(content)
     if width * height > max_pixels:
         raise preprocess.ImageError(
             words_of("en")("reason.too_many_pixels", width=width, height=height, most=f"{max_pixels:,}")
@@ -113,28 +182,38 @@ def decode_within(content: bytes, max_pixels: int) -> np.ndarray:
     return preprocess.decode(content)
 
 
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height that the header of a PNG or JPEG file promises; 0, 0 of one that is damaged."""
+    reader = _READERS.get(file_kinds.kind_of(content))
+    try:
+        return reader(io.BytesIO(content)).size if reader else (0, 0)
+    except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError):
+        return 0, 0  # `preprocess.decode` says how
+
+
 def _item_of(file: SentFile, settings: Settings, hash_of: Callable[[bytes], str]) -> Item:
     if not file.too_large:
         return _item(file.name, file.content, settings, hash_of)
     error = words_of("en")("reason.file_too_large", most=settings.max_image_mb)
-    return Item(file.name, b"", error, "file_too_large", file.dropped, file.dropped_hash)
+    return Item(file.name, error=error, code="file_too_large", size=file.dropped, image_hash=file.dropped_hash)
 
 
 def _item(name: str, content: bytes, settings: Settings, hash_of: Callable[[bytes], str]) -> Item:
     texts = words_of("en")
-    if len(content) > settings.max_image_mb * MEGABYTE:
+    kind = file_kinds.kind_of(content)
+    if kind not in SERIES and len(content) > settings.max_image_mb * MEGABYTE:
         error = texts("reason.file_too_large", most=settings.max_image_mb)
         return _refused(name, content, hash_of, "file_too_large", error)
-    kind = file_kinds.kind_of(content)
     if kind == ZIP:
         return _refused(name, content, hash_of, "zip_nested", texts("reason.zip_nested"))
     if not kind:
         return _refused(name, content, hash_of, *file_kinds.why_unknown(content))
-    return Item(name, content, size=len(content), image_hash=hash_of(content))
+    return Item(name, content, kind, size=len(content), image_hash=hash_of(content))
 
 
 def _refused(name: str, content: bytes, hash_of: Callable[[bytes], str], code: str, error: str) -> Item:
-    return Item(name, b"", error, code, len(content), hash_of(content) if content else "")
+    image_hash = hash_of(content) if content else ""
+    return Item(name, error=error, code=code, size=len(content), image_hash=image_hash)
 
 
 def _unpack(archive: Archive, prefix: str, settings: Settings, hash_of: Callable[[bytes], str]) -> list[Item]:
@@ -144,10 +223,23 @@ def _unpack(archive: Archive, prefix: str, settings: Settings, hash_of: Callable
             items.append(Item(prefix + name, error=str(content), code=content.code))
         else:
             items.append(_item(prefix + name, content, settings, hash_of))
-    return items
+    if not any(item.kind == DICOM for item in items):
+        return items
+    return [item if item.kind else dataclasses.replace(item, beside_dicom=True) for item in items]
 
 
-def _check_count(file: SentFile, count: int, settings: Settings) -> None:
+def _check_members(file: SentFile, archive: Archive, settings: Settings) -> None:
+    """Refuses far too many files before they are unpacked."""
+    most = settings.max_images + settings.max_slices
+    if len(archive) > most:
+        raise PageError(413, "too_many_images", file=file.name, count=len(archive), most=most)
+
+
+def _check_count(file: SentFile, items: Sequence[Item], settings: Settings) -> None:
+    dicom = sum(item.kind == DICOM for item in items)
+    if dicom > settings.max_slices:
+        raise PageError(413, "too_many_dicom", file=file.name, count=dicom, most=settings.max_slices)
+    count = sum(item.kind != DICOM and not item.beside_dicom for item in items)
     if count > settings.max_images:
         raise PageError(413, "too_many_images", file=file.name, count=count, most=settings.max_images)
 

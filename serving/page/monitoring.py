@@ -30,6 +30,12 @@ class Metrics:
             ("state",),
             registry=self._registry,
         )
+        self._series = Counter(
+            "ladnn_page_series",
+            "Series: answered, abstained (all slices left out), error (not read), not_begun (dropped)",
+            ("state",),
+            registry=self._registry,
+        )
         self._request_seconds = Histogram(
             "ladnn_page_request_seconds",
             "Seconds from a request's headers until its answer is sent",
@@ -77,6 +83,11 @@ class Metrics:
         """Counts files by what became of them."""
         for state in states:
             self._images.labels(state).inc()
+
+    def count_series(self, states: Iterable[str]) -> None:
+        """Counts series by what became of them."""
+        for state in states:
+            self._series.labels(state).inc()
 
     def queued(self, seconds: float) -> None:
         """Notes how long an image waited for a worker."""

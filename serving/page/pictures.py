@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ladnn_tf.edge_overlay import heat_colours
+from ladnn_tf.edge_overlay import heat_colours, outline
 
 SLICE_SIDE = 512
 """The longest side of a shown slice in pixels: the size of a CT slice as a scanner makes it."""
@@ -25,7 +25,25 @@ def slice_uri(pixels: np.ndarray) -> str:
     Args:
         pixels: `(H, W, 3)` uint8 RGB in [0, 255], as the file has them.
     """
+    return _jpeg_uri(Image.fromarray(pixels))
+
+
+def boxed_uri(pixels: np.ndarray, boxes: np.ndarray, shares: np.ndarray) -> str:
+    """`slice_uri` of a slice with boxes in it.
+
+    Args:
+        pixels: `(H, W, 3)` uint8 RGB in [0, 255].
+        boxes, shares: as `edge_overlay.outline` takes them.
+    """
     picture = Image.fromarray(pixels)
+    scale = SLICE_SIDE / max(picture.size)
+    # Enlarged before they are drawn: their lines are as wide in every picture.
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BILINEAR)
+    outline(picture, boxes, shares)
+    return _jpeg_uri(picture)
+
+
+def _jpeg_uri(picture: Image.Image) -> str:
     picture.thumbnail((SLICE_SIDE, SLICE_SIDE), Image.Resampling.LANCZOS)
     shown = np.asarray(picture)
     if (shown[..., :1] == shown).all():

@@ -1,6 +1,7 @@
 """What answers the page's images: a TFLite file in this process, or TensorFlow Serving behind a client."""
 
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from ladnn_tf.data import preprocess, quality
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.edge_predictor import EdgePredictor
 from serving.clients.serving_client import ServingClient
+
+_PNG_LEVEL = 1  # fast: the slices go to a server nearby
 
 
 class NotReadyError(Exception):
@@ -36,6 +39,19 @@ class Predictor(Protocol):
 
         Returns:
             The answer with its maps, an abstention with its reason, or an error that concerns this image alone.
+
+        Raises:
+            ServingError: if the server behind it fails.
+        """
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        """Answers slices of a series; waits until the answers are there.
+
+        Args:
+            images: `(H, W, 3)` uint8 each, in [0, 255].
+
+        Returns:
+            One answer per slice, in order, as of `answer`; their cards may differ if another model is served.
 
         Raises:
             ServingError: if the server behind it fails.
@@ -71,6 +87,10 @@ class EmbeddedPredictor:
         """As `Predictor.answer`."""
         return self._predictor.answer(pixels)[0]
 
+    def predict(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        """As `Predictor.predict`."""
+        return self._predictor.predict(images)
+
     def ready(self) -> None:
         """As `Predictor.ready`."""
         _check_ready(self)
@@ -97,10 +117,24 @@ class RemotePredictor:
 
     def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:
         """As `Predictor.answer`."""
-        reason = quality.refusal(pixels) if self._check else ""
+        card = self.card()
+        reason = self._refusal(pixels, card[0])
         if reason:
-            return Answer(*self.card(), abstained=True, reason=reason)
+            return Answer(*card, abstained=True, reason=reason)
         return self._client.ask([encoded], explain=True)[0]
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        """As `Predictor.predict`; the slices are sent as PNG, as many to a request as the client sends."""
+        card = self.card()
+        reasons = [self._refusal(pixels, card[0]) for pixels in images]
+        asked = [pixels for pixels, reason in zip(images, reasons, strict=True) if not reason]
+        encoded = [preprocess.encode_png(np.ascontiguousarray(pixels), _PNG_LEVEL) for pixels in asked]
+        answers = iter(self._client.ask(encoded, explain=True) if encoded else [])
+        return [Answer(*card, abstained=True, reason=reason) if reason else next(answers) for reason in reasons]
+
+    def _refusal(self, pixels: np.ndarray, card: Card) -> str:
+        """Why a slice is not asked about; a model that is shown the lungs alone is asked about all of them."""
+        return quality.refusal(pixels) if self._check and card.lungs == "whole" else ""
 
     def ready(self) -> None:
         """As `Predictor.ready`."""

@@ -23,11 +23,14 @@ _WHOLE_NUMBERS = {
     "max_image_mb": (1, 1024),
     "max_request_mb": (1, 4096),
     "max_unpacked_mb": (1, 4096),
+    "max_slices": (1, 4000),
+    "max_series_mb": (1, 4096),
     "max_pixels": (32 * 32, MAX_PIXELS),
     "max_uploads": (1, 10_000),
     "upload_memory_mb": (1, 2**20),
     "max_connections": (1, 100_000),
     "queue": (1, 100_000),
+    "series_queue": (1, 10_000),
     "workers": (1, 256),
 }
 _NUMBERS = {
@@ -54,9 +57,12 @@ class Settings:
         operator: who runs the data collection, name and contact in words; those who contribute are shown it.
         rate_limit: requests a minute and client; 0 for no limit.
         max_request_mb: size of an upload, MiB.
-        max_image_mb: size of one image file, MiB.
+        max_image_mb: size of one image file, MiB; files of DICOM and NIfTI may be larger.
         max_unpacked_mb: what the zip files of an upload may hold together, MiB.
-        max_images: files of an upload, those in zip files included.
+        max_images: files of an upload that are no DICOM, those in zip files included.
+        max_slices: of the series of an upload together; and DICOM files, which may have one slice each.
+        max_series_mb: that the series of an upload may take in memory once they are read, four bytes a pixel, MiB.
+            They do not count as `upload_memory_mb`; one upload's series are read at a time.
         max_pixels: of one image.
         max_uploads: that are received and answered at a time; those of one client are at most half of them.
         upload_memory_mb: that these uploads may hold together, as they are sent and unpacked, MiB; those of one
@@ -64,7 +70,10 @@ class Settings:
         max_connections: that are open at a time.
         upload_timeout: seconds for an upload to arrive, and for a client to take the answer.
         queue: images that wait for a worker.
-        workers: threads that decode and answer images.
+        series_queue: uploads with series that wait for their turn.
+        workers: threads that decode and answer images; series have one of their own.
+        series_folder: where the files of a series lie while they are read; None for the system's folder of
+            temporary files.
         audit_log: file of the audit log; None for stderr.
         audit_key: of the hashes of images in the audit log; empty for one that is derived from the token or, where
             there is none, is new with every start. It is not shown.
@@ -88,13 +97,17 @@ class Settings:
     max_image_mb: int = 16
     max_unpacked_mb: int = 128
     max_images: int = 64
+    max_slices: int = 1024
+    max_series_mb: int = 512
     max_pixels: int = 4096 * 4096
     max_uploads: int = 128
     upload_memory_mb: int = 512
     max_connections: int = 512
     upload_timeout: float = 120.0
     queue: int = 256
+    series_queue: int = 8
     workers: int = 2
+    series_folder: Path | None = None
     audit_log: Path | None = None
     audit_key: bytes = dataclasses.field(default=b"", repr=False)
     ready_seconds: float = 5.0

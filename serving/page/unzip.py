@@ -7,7 +7,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from serving.page.reasons import PREFIX
 from serving.page.settings import MEGABYTE
@@ -17,6 +17,8 @@ _MOST_DIRECTORY_BYTES = 2**22  # of the table of members: 90,000 of the shortest
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others can ask for gigabytes to unpack with
 _ENCRYPTED = 0x1  # APPNOTE.TXT, 4.4.4
 _UTF8 = 0x800  # the same
+
+_HEAD_BYTES = 4096  # of a member, by which it is told whether it may be large
 
 _LITTER = ("thumbs.db", "desktop.ini", ".ds_store")
 
@@ -47,6 +49,10 @@ class ZipError(ValueError):
         self.code = code
 
 
+def _never(start: bytes) -> bool:  # noqa: ARG001 (of any member)
+    return False
+
+
 class _TooMuchDirectoryError(Exception):
     pass
 
@@ -66,12 +72,15 @@ class Archive:
     Args:
         content: its bytes.
         language: of the one who sent it; Chinese names without a mark are taken to be in the encoding of Windows.
+        may_be_larger: says by a member's first bytes whether it is unpacked whatever its size.
 
     Raises:
         ZipError: if it is damaged, lists far too many members, or has none that is a file.
     """
 
-    def __init__(self, content: bytes, language: str = "en") -> None:
+    def __init__(
+        self, content: bytes, language: str = "en", may_be_larger: Callable[[bytes], bool] = _never
+    ) -> None:
         try:
             self._archive = zipfile.ZipFile(_Bounded(content))
             members = self._archive.infolist()
@@ -80,6 +89,7 @@ class Archive:
         except _DAMAGED as error:
             raise ZipError("zip_damaged", detail=_one_line(error)) from error
         self._language = language
+        self._may_be_larger = may_be_larger
         named = [(self._name(member), member) for member in members if not member.is_dir()]
         self._members = [(name, member) for name, member in named if not _is_litter(name)]
         if not self._members:
@@ -91,7 +101,7 @@ class Archive:
 
     def unpacked_bytes(self, most_bytes: int) -> int:
         """What `unpack` gives together, at most: the sizes in the headers, beyond which nothing is unpacked."""
-        return sum(member.file_size for _, member in self._members if member.file_size <= most_bytes)
+        return sum(member.file_size for _, member in self._members if self._may_be_read(member, most_bytes))
 
     def unpack(self, most_bytes: int) -> Iterator[tuple[str, bytes | ZipError]]:
         """Unpacks file by file.
@@ -113,13 +123,24 @@ class Archive:
             raise ZipError("zip_encrypted")
         if member.compress_type not in _METHODS:
             raise ZipError("zip_method")
-        if member.file_size > most_bytes:
+        if not self._may_be_read(member, most_bytes):
             raise ZipError("file_too_large", most=most_bytes // MEGABYTE)
         try:
             with self._archive.open(member) as opened:
                 return opened.read(member.file_size)  # what goes on behind it is not unpacked; the checksum tells
         except _DAMAGED as error:
             raise ZipError("zip_member_damaged", detail=_one_line(error)) from error
+
+    def _may_be_read(self, member: zipfile.ZipInfo, most_bytes: int) -> bool:
+        if member.file_size <= most_bytes:
+            return True
+        if member.flag_bits & _ENCRYPTED or member.compress_type not in _METHODS:
+            return False
+        try:
+            with self._archive.open(member) as opened:
+                return self._may_be_larger(opened.read(_HEAD_BYTES))
+        except _DAMAGED:
+            return False
 
     def _name(self, member: zipfile.ZipInfo) -> str:
         if member.flag_bits & _UTF8:

@@ -5,13 +5,14 @@ Nothing here decides anything: the call and the threshold are the answer's, the 
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import NOTICE, Card
 from ladnn_tf.edge_files import printable
+from ladnn_tf.edge_overlay import strongest
 from ladnn_tf.labels import COVID, LESIONS
 from serving.page import percent, pictures, validation
 from serving.page.reasons import reason_in
@@ -29,6 +30,23 @@ class LesionView:
 
     Attributes:
         label: one of `labels.LESIONS`.
+        name: in the reader's language.
+        probability: in [0, 1], not calibrated.
+        percent: the same in per cent.
+    """
+
+    label: str
+    name: str
+    probability: float
+    percent: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassView:
+    """One class of an answer.
+
+    Attributes:
+        label: one of `labels.CLASSES`.
         name: in the reader's language.
         probability: in [0, 1], not calibrated.
         percent: the same in per cent.
@@ -84,6 +102,8 @@ class ResultView:
         lesions: in the order of `labels.LESIONS`; empty for a baseline, and where they mean nothing.
         lesion_caveat: how the lesions must be read, or why there are none.
         lesions_valid: whether the lesions mean anything beside this call; None where that is not known.
+        classes: in the order of `labels.CLASSES`; empty for models without classes.
+        boxes: whether boxes are drawn in the picture; None for models without boxes.
         heat: the maps, COVID-19 first; that one alone where there are no lesions.
         scale: `pictures.scale_uri`, the colours of the maps from the lowest to the highest; empty without maps.
         cells: height and width of a map, in words.
@@ -111,6 +131,8 @@ class ResultView:
     lesions: list[LesionView] = dataclasses.field(default_factory=list)
     lesion_caveat: str = ""
     lesions_valid: bool | None = None
+    classes: list[ClassView] = dataclasses.field(default_factory=list)
+    boxes: bool | None = None
     heat: list[HeatView] = dataclasses.field(default_factory=list)
     scale: str = ""
     cells: str = ""
@@ -160,8 +182,13 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
         ],
         lesion_caveat=_lesion_caveat(answer, words),
         lesions_valid=valid,
+        classes=class_views(answer.classes, words),
+        boxes=None if answer.boxes is None else bool(answer.positive),
         **common,
     )
+    if view.boxes and pixels is not None:
+        boxes = strongest(answer, float(answer.scores.max(initial=0.0)))
+        view = dataclasses.replace(view, picture=pictures.boxed_uri(pixels, *boxes))
     if answer.maps is None:
         return view
     rows, columns = answer.maps.shape[:2]
@@ -189,6 +216,14 @@ def shown_name(file: str) -> str:
 def notice(card: Card, words: Words) -> str:
     """What the model must not be used for: the card's own words, translated where they are the usual ones."""
     return words("notice") if card.notice == NOTICE else card.notice
+
+
+def class_views(classes: Mapping[str, float], words: Words) -> list[ClassView]:
+    """The classes' probabilities as they are shown."""
+    return [
+        ClassView(label, words(f"class.{label}"), value, percent.probability(value, words))
+        for label, value in classes.items()
+    ]
 
 
 def _covid_percent(answer: Answer, words: Words, digits: int) -> str:
@@ -224,11 +259,11 @@ def _heat(maps: np.ndarray, words: Words) -> list[HeatView]:
     views = []
     for label, heat in zip((COVID, *LESIONS), np.moveaxis(maps, -1, 0), strict=False):  # or the first alone
         name = words(f"lesion.{label}")
-        views.append(HeatView(label, name, pictures.heat_uri(heat), _heat_text(heat, name, words)))
+        views.append(HeatView(label, name, pictures.heat_uri(heat), heat_text(heat, name, words)))
     return views
 
 
-def _heat_text(heat: np.ndarray, name: str, words: Words) -> str:
+def heat_text(heat: np.ndarray, name: str, words: Words) -> str:
     """Where in the picture a map is highest; it says nothing of the patient's left and right."""
     if heat.max() <= heat.min():
         return words("view.heat_flat", name=name)

@@ -13,7 +13,17 @@ function fill(text, values) {
 /* Upload */
 
 const MEGABYTE = 2 ** 20;
-const READ = /\.(png|jpe?g|zip)$/i;
+const IMAGE = /\.(png|jpe?g)$/i;
+const SERIES = /\.(dcm|dicom|ima|nii|nii\.gz|zip)$/i;
+
+/* Whether a file is DICOM, whose names often have no ending: by its mark (PS3.10, 7.1). */
+async function isDicom(file) {
+  try {
+    return (await file.slice(128, 132).text()) === "DICM";
+  } catch {
+    return false;
+  }
+}
 
 function nameOf(file) {
   return file.webkitRelativePath || file.name;
@@ -54,8 +64,10 @@ function setUpUpload(form) {
   const find = (id) => document.getElementById(id);
   const [input, folder, drop, problem, status] = ["files", "folder", "drop", "problem", "status"].map(find);
   const most = Number(form.dataset.maxImages);
+  const mostSlices = Number(form.dataset.maxSlices);
   const mostOfOne = Number(form.dataset.maxImageMb);
   const mostTogether = Number(form.dataset.maxRequestMb);
+  const dicom = new WeakSet(); // files that are so by their content, whatever they are called
   let chosen = [];
   let sending = false;
 
@@ -64,10 +76,20 @@ function setUpUpload(form) {
   if (!("webkitdirectory" in folder)) folder.parentElement.hidden = true;
 
   function complaintAbout(file) {
-    if (!READ.test(file.name)) return text("WrongType");
-    // A zip may be larger than one image: the server looks at what is in it.
-    if (file.size > mostOfOne * MEGABYTE && !/\.zip$/i.test(file.name)) return text("TooLarge", { limit: mostOfOne });
-    return "";
+    if (isSeries(file)) return ""; // it may be larger than one image: the server looks at what is in it
+    if (!IMAGE.test(file.name)) return text("WrongType");
+    return file.size > mostOfOne * MEGABYTE ? text("TooLarge", { limit: mostOfOne }) : "";
+  }
+
+  function isSeries(file) {
+    return SERIES.test(file.name) || dicom.has(file);
+  }
+
+  /* Finds the DICOM files among those whose names say nothing. */
+  async function lookInto(files) {
+    for (const file of files) {
+      if (!IMAGE.test(file.name) && !isSeries(file) && (await isDicom(file))) dicom.add(file);
+    }
   }
 
   function row(file) {
@@ -102,7 +124,9 @@ function setUpUpload(form) {
 
   function refusal() {
     const bytes = chosen.reduce((sum, file) => sum + file.size, 0);
-    if (chosen.length > most) return text("TooMany", { limit: most });
+    const series = chosen.filter(isSeries).length;
+    if (series > mostSlices) return text("TooMany", { limit: mostSlices });
+    if (chosen.length - series > most) return text("TooMany", { limit: most });
     if (bytes > mostTogether * MEGABYTE) return text("TooMuch", { limit: mostTogether });
     return "";
   }
@@ -131,9 +155,20 @@ function setUpUpload(form) {
   function add(files, inFolder = []) {
     if (sending) return;
     const same = (a, b) => nameOf(a) === nameOf(b) && a.size === b.size && a.lastModified === b.lastModified;
-    const images = inFolder.filter((file) => READ.test(file.name));
-    for (const file of [...files, ...images]) if (!chosen.some((other) => same(other, file))) chosen.push(file);
-    show(inFolder.length - images.length);
+    const take = (some) => {
+      for (const file of some) if (!chosen.some((other) => same(other, file))) chosen.push(file);
+    };
+    const isRead = (file) => IMAGE.test(file.name) || isSeries(file);
+    const others = inFolder.filter((file) => !isRead(file));
+    take([...files, ...inFolder.filter(isRead)]);
+    show(others.length);
+    if (files.concat(others).every(isRead)) return;
+    // Not before: whoever is quick sends what is chosen so far.
+    lookInto([...files, ...others]).then(() => {
+      if (sending) return;
+      take(others.filter(isRead));
+      show(others.filter((file) => !isRead(file)).length);
+    });
   }
 
   input.addEventListener("change", () => add([...input.files]));
@@ -192,6 +227,7 @@ function setUpUpload(form) {
     chosen = [...input.files];
     if (chosen.length) show();
     else find("submit").disabled = false;
+    lookInto(chosen).then(() => chosen.length && show());
   });
 }
 
@@ -245,5 +281,5 @@ const upload = document.getElementById("upload");
 if (upload) setUpUpload(upload);
 const results = document.getElementById("results");
 if (results) setUpSorting(results);
-document.querySelectorAll("figure.map").forEach(setUpMap);
+document.querySelectorAll(".map").forEach(setUpMap);
 document.getElementById("print")?.addEventListener("click", () => window.print());
