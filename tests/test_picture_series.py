@@ -1,0 +1,77 @@
+"""Folders of display pictures: the order of their names, and pseudo-HU."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ladnn_tf.data.picture_series import natural_key
+from ladnn_tf.data.volumes import SeriesError, read_series
+
+
+def save(folder, name, grey, size=(5, 4)):
+    pixels = np.full((*size, 3), grey, np.uint8) if isinstance(grey, int) else grey
+    Image.fromarray(pixels).save(folder / name)
+
+
+def test_names_are_in_natural_order():
+    names = ["slice_10", "slice_2", "109054_28.0.png", "109054_26.0.png", "Slice_1.PNG", "a1.2.840.9", "a1.2.99.1"]
+    assert sorted(names, key=natural_key) == [
+        "109054_26.0.png", "109054_28.0.png", "a1.2.99.1", "a1.2.840.9", "Slice_1.PNG", "slice_2", "slice_10",
+    ]  # fmt: skip
+
+
+def test_pictures_are_read_in_order_as_pseudo_hu(tmp_path):
+    for number, grey in ((10, 200), (9, 100), (1, 0)):
+        save(tmp_path, f"slice_{number}.png", grey)
+    (series,) = read_series(tmp_path)
+    assert series.files == ("slice_1.png", "slice_9.png", "slice_10.png")
+    # grey * 3 - 1000
+    assert series.hu[:, 0, 0].tolist() == [-1000, -700, -400]
+    assert series.hu.shape == (3, 5, 4)
+    assert series.hu.dtype == np.float32
+    assert not series.calibrated
+    assert np.isnan(series.spacing_mm).all()
+    assert series.report == ()
+    assert series.name == tmp_path.name
+    assert series.pixels(1).tolist() == [[[100] * 3] * 4] * 5
+
+
+def test_every_grey_level_comes_back(tmp_path):
+    grey = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None], 3, axis=-1)
+    save(tmp_path, "a.png", grey)
+    (series,) = read_series(tmp_path)
+    assert np.array_equal(series.pixels(0), grey)
+    assert series.report == ("there is one slice only.",)
+
+
+def test_what_is_irregular_is_reported(tmp_path):
+    for number in range(3):
+        save(tmp_path, f"{number}.png", 50)
+    coloured = np.full((5, 4, 3), (255, 0, 0), np.uint8)
+    save(tmp_path, "3.png", coloured)
+    save(tmp_path, "4.png", 50, size=(4, 4))
+    (tmp_path / "5.jpg").write_bytes(b"no picture")
+    (series,) = read_series(tmp_path)
+    assert len(series.hu) == 4
+    assert series.hu[3, 0, 0] == 76 * 3 - 1000  # 0.299 * 255 (ITU-R BT.601)
+    assert series.report == (
+        "left out: 5.jpg: neither PNG nor JPEG; convert it.",
+        "left out: 4.png: not of 5 x 4 pixels, as most are.",
+        "1 pictures are coloured and were made grey: 3.png.",
+    )
+
+
+def test_no_picture_can_be_read(tmp_path):
+    (tmp_path / "5.jpg").write_bytes(b"no picture")
+    with pytest.raises(SeriesError, match=r"no picture can be read\. left out: 5\.jpg: neither PNG nor JPEG"):
+        read_series(tmp_path)
+
+
+def test_the_real_persons_are_read(shared_data):
+    folders = [folder for folder in (shared_data / "drenet-demo").iterdir() if folder.is_dir()]
+    assert len(folders) == 2
+    for folder in folders:
+        (series,) = read_series(folder)
+        numbers = [float(name.rsplit("_", 1)[-1].rsplit(".", 1)[0]) for name in series.files]
+        assert numbers == sorted(numbers)
+        assert len(series.hu) > 5
