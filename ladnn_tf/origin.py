@@ -85,10 +85,10 @@ def _same_again(settings: config.TrainConfig, run: runs.Run) -> keras.Model:
     model = _build(settings, "none", normalisation_of(run.model))
     shapes = [[weight.shape for weight in each.get_weights()] for each in (model, run.model)]
     if begun != (settings.kind, settings.class_names) or shapes[0] != shapes[1]:
+        theirs, ours = (", ".join(each) or "no classes" for each in (run.card.classes, settings.class_names))
         raise ValueError(
-            f"--init_run={settings.init_run} is a {run.card.task} of {', '.join(run.card.classes) or 'no classes'}; "
-            f"a {settings.kind} of {', '.join(settings.class_names) or 'no classes'} can go on from its own kind "
-            "only, with the same regions"
+            f"--init_run={settings.init_run} is a {run.card.task} of {theirs}, and a {settings.kind} of {ours} is asked "
+            "for; a run goes on as its own kind, with the same classes and regions"
         )
     model.set_weights(run.model.get_weights())
     return model

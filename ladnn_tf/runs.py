@@ -26,6 +26,7 @@ from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.devices import grow_gpu_memory
 from ladnn_tf.files import file_sha256, write_atomically
 from ladnn_tf.labels import COVID, LESIONS
+from ladnn_tf.models import drenet  # noqa: F401  Keras must know its layers before it reads a model that has them
 from ladnn_tf.models.ladnn import logits_model
 
 try:

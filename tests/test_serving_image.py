@@ -32,7 +32,7 @@ def test_the_image_of_the_page():
 def test_what_builds_the_package_is_pinned_too():
     first, second = re.findall(r"/opt/venv/bin/pip install .*?(?= \\\n|\n)", DOCKERFILE)
     assert "--constraint requirements.lock setuptools" in first
-    assert "--constraint requirements.lock --no-build-isolation '.[serving]'" in second
+    assert "--constraint requirements.lock --no-build-isolation '.[serving,dicom]'" in second
     needed = Requirement(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"][0])
     lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
     assert re.search(r"^setuptools==(.*)$", lock, re.MULTILINE)[1] in needed.specifier

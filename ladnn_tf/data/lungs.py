@@ -1,6 +1,6 @@
 """Where the lungs are in a chest-CT slice, in HU or in a display picture; how slices are extracted and filled.
 
-The recipe is that of DRENet's code (Song et al.; facts/drenet.md): HU, or for a picture pseudo-HU of
+The recipe is that of the public code of DRENet (Song et al. 2021): HU, or for a picture pseudo-HU of
 grey * 3 - 1000; below -600 is air; the two largest regions of air over 3000 pixels of 512 x 512; an erosion with a
 disk of 2 pixels, a closing with one of 10, holes filled; crop to the box, zero outside. What differs, and why:
 
