@@ -87,8 +87,8 @@ def _same_again(settings: config.TrainConfig, run: runs.Run) -> keras.Model:
     if begun != (settings.kind, settings.class_names) or shapes[0] != shapes[1]:
         theirs, ours = (", ".join(each) or "no classes" for each in (run.card.classes, settings.class_names))
         raise ValueError(
-            f"--init_run={settings.init_run} is a {run.card.task} of {theirs}, and a {settings.kind} of {ours} is asked "
-            "for; a run goes on as its own kind, with the same classes and regions"
+            f"--init_run={settings.init_run} is a {run.card.task} of {theirs}, and a {settings.kind} of {ours} is "
+            "asked for; a run goes on as its own kind, with the same classes and regions"
         )
     model.set_weights(run.model.get_weights())
     return model

@@ -39,8 +39,8 @@ def test_config_flags_round_trip(tmp_path):
 
 
 def test_a_flag_of_another_version_is_named(tmp_path):
-    (tmp_path / "config.flags").write_text("--momentum=0.9\n")
-    with pytest.raises(ValueError, match=r"config\.flags: .*momentum"):
+    (tmp_path / "config.flags").write_text("--label_smoothing=0.1\n")
+    with pytest.raises(ValueError, match=r"config\.flags: .*label_smoothing"):
         config.read_config(tmp_path / "config.flags")
 
 
@@ -79,6 +79,76 @@ def test_a_hand_edited_config_is_refused_with_its_fault(tmp_path, text, message)
 def test_values_out_of_range_name_the_flag(change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "resnet"}, "--model should be one of ladnn, trunk, drenet. Received: 'resnet'"),
+        ({"lungs": "cropped"}, "--lungs should be one of whole, extracted, filled"),
+        ({"regions": 0}, "--regions should be at least 1. Received: 0"),
+        ({"window_width": 0.0}, "--window_width should be at least 1.0"),
+        ({"optimizer": "lamb"}, "--optimizer should be one of adam, sgd"),
+        ({"momentum": 1.0}, "--momentum should be from 0.0 to 0.9999"),
+        ({"step_decay": "60,100", "cosine_decay": True}, "--step_decay excludes --cosine_decay"),
+        ({"step_decay": "60,100", "warmup_epochs": 1.0}, "--step_decay excludes .* --warmup_epochs"),
+        ({"step_decay": "100,60"}, "--step_decay should be rising numbers of epochs. Received: 100,60"),
+        ({"step_decay": "60,60"}, "rising numbers of epochs"),
+        ({"step_decay": "0,60"}, "rising numbers of epochs"),
+        ({"step_decay": "sixty"}, "--step_decay should be numbers with commas between. Received: 'sixty'"),
+        ({"optimizer": "sgd", "decoupled_decay": True}, "--decoupled_decay is of --optimizer=adam"),
+        ({"model": "drenet", "anchors": ""}, "--anchors should be one to three sides in pixels"),
+        ({"model": "drenet", "anchors": "48;96"}, "--anchors should be numbers with commas between"),
+        (
+            {"model": "trunk", "classes": "normal,covid19"},
+            "classes should be covid19 and at least one of bacterial",
+        ),
+        ({"model": "drenet", "classes": "covid19"}, "Received: covid19"),
+        ({"model": "drenet", "classes": "bacterial,normal"}, "Received: bacterial, normal"),
+        ({"model": "drenet", "classes": ""}, "classes should be covid19 and at least one"),
+    ],
+)
+def test_settings_of_models_with_classes_and_of_sgd_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**change)
+
+
+def test_what_the_model_and_its_classes_are():
+    ladnn = TrainConfig(task="baseline", classes="nonsense")  # which counts for the other models alone
+    assert (ladnn.kind, ladnn.class_names) == ("baseline", ())
+    drenet = TrainConfig(model="drenet", classes="covid19, normal", anchors="48, 96,192")
+    assert (drenet.kind, drenet.class_names) == ("drenet", ("covid19", "normal"))
+    assert drenet.anchor_sides == (48.0, 96.0, 192.0)
+    assert TrainConfig(model="trunk").kind == "trunk"
+    assert TrainConfig(step_decay="60,100", optimizer="sgd").step_epochs == [60, 100]
+
+
+def test_drenet_has_its_own_defaults_unless_the_flags_say_otherwise(tmp_path):
+    alone = parse("--model=drenet")
+    assert (alone.backbone, alone.image_size) == ("resnet50", 448)
+    assert (alone.anchors, alone.regions, alone.view_size) == ("48,96", 3, 0)
+    given = parse(
+        "--model=drenet", "--backbone=densenet169", "--image_size=224"
+    )  # also where it is ladnn's default
+    assert (given.backbone, given.image_size) == ("densenet169", 224)
+    trunk = parse("--model=trunk")
+    assert (trunk.backbone, trunk.image_size) == (TrainConfig().backbone, TrainConfig().image_size)
+    for settings in (alone, given, trunk):
+        (tmp_path / "config.flags").write_text(settings.to_flags())
+        assert config.read_config(tmp_path / "config.flags") == settings
+
+
+def test_a_run_from_before_there_were_classes_is_a_la_dnn(tmp_path):
+    later = ("model", "classes", "anchors", "regions", "view_size", "lungs", "window_level", "window_width",
+             "optimizer", "momentum", "step_decay")  # fmt: skip
+    lines = [
+        line
+        for line in TrainConfig(epochs=3).to_flags().splitlines()
+        if line.removeprefix("--").split("=")[0] not in later
+    ]
+    assert len(lines) == len(dataclasses.fields(TrainConfig)) - len(later)
+    (tmp_path / "config.flags").write_text("\n".join(lines) + "\n")
+    assert config.read_config(tmp_path / "config.flags") == TrainConfig(epochs=3)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

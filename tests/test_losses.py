@@ -55,6 +55,68 @@ def test_an_unknown_lesion_moves_no_weight():
     assert moved.tolist() == [True, False, True, False, False]
 
 
+def test_class_loss_by_hand():
+    """Three classes with equal logits: ln 3; logits ln 2, 0, 0 are probabilities 1/2, 1/4, 1/4."""
+    labels = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
+    logits = np.array([[5, 5, 5], [LN2, 0, 0], [LN2, 0, 0]], np.float32)
+    np.testing.assert_allclose(losses.class_loss(labels, logits), [math.log(3), LN2, math.log(4)], rtol=1e-6)
+
+
+def test_the_logit_of_covid_is_the_softmax_s_first_probability():
+    logits = np.array([[0, 0, 0], [2, -1, 0.5], [80, -80, 0]], np.float32)
+    found = losses.covid_against_rest(logits)
+    assert found.shape == (3, 1)
+    assert float(found[0, 0]) == pytest.approx(-LN2)
+    np.testing.assert_allclose(tf.sigmoid(found)[:, 0], tf.nn.softmax(logits)[:, 0], rtol=1e-5)
+    # Of two classes it is the difference of their logits.
+    np.testing.assert_allclose(losses.covid_against_rest(np.array([[3.0, 1.0]], np.float32)), [[2.0]], rtol=1e-6)
+
+
+def test_ranking_loss_by_hand():
+    """Region 2 tells most (loss 1), then 0 (loss 2), then 1 (loss 3). The pairs of a better and a worse one are
+    (2, 0): 1 - 0.2 + 0.5 = 1.3; (2, 1): 1 - 0.2 - 0.3 = 0.5; (0, 1): 1 - 0.5 - 0.3 = 0.2."""
+    scores = np.array([[0.5, -0.3, 0.2]], np.float32)
+    np.testing.assert_allclose(losses.ranking_loss(scores, np.array([[2, 3, 1]], np.float32)), [2.0], rtol=1e-6)
+
+
+def test_ranking_loss_is_zero_where_the_order_is_right_by_a_margin_of_one():
+    scores = np.array([[3, 2, 1], [3, 1.75, 1], [1, 1, 1]], np.float32)
+    of_regions = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.7, 0.7, 0.7]], np.float32)
+    # Of the second only regions 1 and 2 are nearer than 1: 1 - 1.75 + 1. Of equal losses none is the worse.
+    np.testing.assert_allclose(losses.ranking_loss(scores, of_regions), [0, 0.25, 0], atol=1e-6)
+
+
+def test_ranking_moves_the_scores_and_not_what_they_are_ranked_by():
+    """Each pair pulls the score of the better region up by 1 and that of the worse one down."""
+    scores, of_regions = tf.Variable([[0.5, -0.3, 0.2]]), tf.Variable([[2.0, 3.0, 1.0]])
+    with tf.GradientTape() as tape:
+        loss = losses.ranking_loss(scores, of_regions)
+    moved, unmoved = tape.gradient(loss, [scores, of_regions])
+    np.testing.assert_allclose(moved, [[0, 2, -2]])  # 0 is better than 1 and worse than 2
+    assert unmoved is None
+
+
+def test_region_loss_by_hand():
+    """Two regions of an image of the first class: equal logits cost ln 2, logits ln 3, 0 cost ln(4/3). The second
+    is the better one: 1 - 0.25 + 0.75 = 1.5 for the order."""
+    labels = np.array([[1, 0]], np.float32)
+    packed = np.array([[[0.75, 0, 0], [0.25, math.log(3), 0]]], np.float32)
+    expected = (LN2 + math.log(4 / 3)) / 2 + 1.5
+    np.testing.assert_allclose(losses.region_loss(labels, packed), [expected], rtol=1e-6)
+
+
+def test_drenet_s_loss_is_the_sum_over_its_heads():
+    labels = np.array([[1, 0], [0, 1]], np.float32)
+    logits = {
+        "classes": np.array([[LN2, 0], [0, 0]], np.float32),  # ln(3/2) and ln 2
+        "image": np.array([[0, 0], [0, math.log(3)]], np.float32),  # ln 2 and ln(4/3)
+        "regions": np.array([[[0, 0, 0]], [[9, 0, 0]]], np.float32),  # one region has no order: ln 2 twice
+    }
+    expected = [math.log(3 / 2) + 2 * LN2, 2 * LN2 + math.log(4 / 3)]
+    found = losses.per_image_loss(dict.fromkeys(logits, labels), logits, covid_weight=7.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_fit_minimises_the_mean_of_the_per_image_loss():
     """What `compile` is given, Keras' own reduction included, is the loss above."""
     inputs = keras.Input((1,))

@@ -132,6 +132,51 @@ def dataset(images, first_epoch, epochs, seed=1, augmentation=NO_AUGMENTATION):
     return list(batches.as_numpy_iterator())
 
 
+def diagnosed(*rows):
+    """A frame of (covid, diagnosis), numbered as in a file whose first row is the heading."""
+    frame = pd.DataFrame(rows, columns=["covid", "diagnosis"])
+    frame["row"] = np.arange(len(frame)) + 2
+    frame.attrs["path"] = "m.csv"
+    return frame
+
+
+def test_classes_are_selected_by_diagnosis_and_an_unnamed_positive_is_covid():
+    frame = diagnosed((1, "covid19"), (0, "viral"), (1, ""), (0, "normal"), (0, ""), (0, "bacterial"))
+    found = pipeline.select_classes(frame, ("covid19", "normal"))
+    assert found["row"].tolist() == [2, 4, 5]
+    assert found.index.tolist() == [0, 1, 2]
+    assert pipeline.diagnoses(found).tolist() == ["covid19", "covid19", "normal"]
+    assert pipeline.select_classes(frame, ("covid19", "bacterial", "normal"))["row"].tolist() == [2, 4, 5, 7]
+    assert pipeline.select_classes(frame, ()) is frame  # a model without classes takes all
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(1, "covid19"), (1, "viral"), (0, "normal")], r"m\.csv, row 3: the diagnosis is viral, but covid is 1"),
+        ([(1, "covid19"), (0, "normal"), (0, "covid19")], r"row 4: the diagnosis is covid19, but covid is 0"),
+        ([(1, "covid19"), (0, "")], r"m\.csv has no image with the diagnosis normal in a split that needs it"),
+        ([(0, "normal"), (0, "")], r"no image with the diagnosis covid19"),
+    ],
+)
+def test_contradictions_and_missing_classes_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.select_classes(diagnosed(*rows), ("covid19", "normal"))
+
+
+def test_targets_of_classes_are_one_hot_in_their_order():
+    frame = diagnosed((0, "normal"), (1, ""), (0, "bacterial"), (1, "covid19"))
+    found = pipeline.targets(frame, classes=("covid19", "bacterial", "normal"))
+    expected = [[0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert list(found) == ["covid", "classes", "image", "regions"]
+    assert found["covid"].tolist() == [[0], [1], [0], [1]]
+    for head in ("classes", "image", "regions"):
+        assert found[head].dtype == np.float32
+        assert found[head].tolist() == expected
+    two = pipeline.targets(frame.iloc[[0, 1]], classes=("covid19", "normal"))
+    assert two["classes"].tolist() == [[0, 1], [1, 0]]
+
+
 @pytest.fixture(scope="module")
 def ten_images():
     return np.random.default_rng(1).integers(0, 256, (10, 8, 8, 3)).astype(np.uint8)
