@@ -10,7 +10,7 @@ from absl import flags
 from ladnn_tf.card import LUNGS, check_classes
 from ladnn_tf.labels import CLASSES, LESION_TARGETS, MODELS, TASKS
 
-_SELECT_BY = ("covid_loss", "loss", "auc")
+_SELECT_BY = ("covid_loss", "loss", "auc", "class_loss")
 
 _OF_MODEL = {"drenet": {"backbone": "resnet50", "image_size": 448}}
 """What a model has where the flags do not say, instead of the settings' own defaults."""
@@ -118,7 +118,8 @@ class TrainConfig:
     select_by: str = _setting(
         "covid_loss",
         "what makes the best epoch on validation: covid_loss (cross entropy of the diagnosis), loss (the whole "
-        "loss) or auc; each over images, not over batches",
+        "loss), auc or, with classes, class_loss (their cross entropy, without DRENet's regions); each over images, not "
+        "over batches",
         choices=_SELECT_BY,
     )
 
@@ -169,6 +170,8 @@ class TrainConfig:
             raise ValueError(f"--step_decay should be rising numbers of epochs. Received: {self.step_decay}")
         if self.model != "ladnn":
             check_classes(self.class_names)
+        elif self.select_by == "class_loss":
+            raise ValueError("--select_by=class_loss is of --model=drenet and trunk; take covid_loss, loss or auc")
         if self.model == "drenet" and not self.anchor_sides:
             raise ValueError("--anchors should be one to three sides in pixels, such as 48,96. Received: none")
 

@@ -130,7 +130,11 @@ class Validation(keras.callbacks.Callback):
         per_image = losses.per_image_loss(labels, logits, self._settings.covid_weight)
         found = logits[COVID] if COVID in logits else losses.covid_against_rest(logits["classes"])
         found = keras.ops.convert_to_numpy(found)
+        of_classes = {}
+        if "classes" in logits:
+            of_classes["val_class_loss"] = float(np.mean(losses.class_loss(labels["classes"], logits["classes"])))
         return {
+            **of_classes,
             "val_loss": float(np.mean(per_image)),
             "val_covid_loss": float(np.mean(losses.covid_loss(labels[COVID], found))),
             "val_auc": _auc(labels[COVID][:, 0], found[:, 0]),
