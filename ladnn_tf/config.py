@@ -118,8 +118,8 @@ class TrainConfig:
     select_by: str = _setting(
         "covid_loss",
         "what makes the best epoch on validation: covid_loss (cross entropy of the diagnosis), loss (the whole "
-        "loss), auc or, with classes, class_loss (their cross entropy, without DRENet's regions); each over images, "
-        "not over batches",
+        "loss), auc or, with classes, class_loss (their cross entropy, without DRENet's regions); each over "
+        "images, not over batches",
         choices=_SELECT_BY,
     )
 
