@@ -101,7 +101,8 @@ def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -
         - where there are boxes, `boxes`: how many of `images` have the `same`, and how many of the others get
           another decision, `other_decisions`, and the largest `other_difference` of their probabilities; and
           `score_difference`, of `parity_regions.score_differences`;
-        - `agreement`: `agreeing` decisions of `images`;
+        - `agreement`: `agreeing` decisions of `images`. A decision is whether COVID-19 is called, and with classes
+          the likeliest of them too;
         - `auc`, `sensitivity`: the fields of `intervals.PairedDifference`, `a` the run's own and `b` the
           artefact's, the difference so being the loss, with the 95 % interval of a paired bootstrap over patients;
         - `own_decisions`: the same of the AUC with the run's own decisions in the place of the labels, of which
@@ -116,6 +117,8 @@ def measure(sample: Sample, outputs: Outputs, thresholds: tuple[float, float]) -
         if getattr(reference, name) is not None
     ]
     agreeing = (outputs.covid >= thresholds[1]) == (reference.covid >= thresholds[0])
+    if reference.classes is not None:
+        agreeing &= outputs.classes.argmax(axis=1) == reference.classes.argmax(axis=1)
     of_network = {}
     if reference.maps is not None:
         of_network["map_difference"] = _largest_and_mean(_map_differences(outputs.maps, reference.maps))

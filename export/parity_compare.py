@@ -10,7 +10,7 @@ from export.artefacts import Artefact
 from export.parity_auc import auc_lost
 from export.parity_columns import COLUMNS
 from export.parity_evidence import Evidence, Sample
-from export.parity_tolerances import Tolerances
+from export.parity_tolerances import QUANTISED, Tolerances
 from ladnn_tf import runs
 from ladnn_tf.card import Card
 
@@ -18,6 +18,17 @@ MINIMUM_IMAGES = 50
 """Decisions without which 98 % agreement says nothing: of fewer not one may differ, whatever the model."""
 
 TIMED_IMAGES = 20
+
+_OF_RUN = {
+    "threshold": "threshold",
+    "temperature": "temperature",
+    "image_size": "image_size",
+    "person": "person rule",
+    "window": "window",
+    "lungs": "lungs",
+    "classes": "classes",
+}
+"""What an export takes from the card of its run, as `Card` and a message name it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +70,7 @@ def compare(evidence: Evidence, artefact: Artefact, tolerances: Tolerances | Non
         names; of a DRENet too `same_boxes`, the least share of images with the same boxes.
 
     Raises:
-        ValueError: if the artefact was not made of the run, or its format is unknown.
+        ValueError: as `check_source`, or if the format is unknown.
     """
     tolerances = tolerances or Tolerances()
     check_source(evidence.card, artefact.card, artefact.name)
@@ -113,7 +124,8 @@ def check_source(source: Card, card: Card, name: str) -> None:
         name: of the exported model, for the message.
 
     Raises:
-        ValueError: if it was made of another model, or of another threshold, temperature or image size.
+        ValueError: if it was made of another model, or the run's card has another threshold, temperature, image
+            size, person rule, window, lungs or classes since; or if it is a quantised model with classes.
     """
     made_of = card.export.source_sha256 if card.export else card.model_sha256
     if made_of != source.model_sha256:
@@ -121,13 +133,27 @@ def check_source(source: Card, card: Card, name: str) -> None:
             f"{name} was made of {card.name}, model {made_of[:12]}..., not of the run {source.name}, model "
             f"{source.model_sha256[:12]}...; give --run the run that it was made of, or export it again"
         )
-    for field in ("threshold", "temperature", "image_size"):
+    for field, title in _OF_RUN.items():
         exported, now = getattr(card, field), getattr(source, field)
         if exported != now:
             raise ValueError(
-                f"{name} was made when the run {source.name} had {field} {exported}, its card now says {now}; "
-                "export it again"
+                f"{name} was made when the run {source.name} had {title} {_text(exported)}, its card now says "
+                f"{_text(now)}; export it again"
             )
+    if source.classes and card.export and card.export.format in QUANTISED:
+        raise ValueError(
+            f"{name} is a {source.task} in {card.export.format}, and quantised models with classes are not judged; "
+            "export it again, in float32 or float16"
+        )
+
+
+def _text(value: Any) -> str:
+    """A field of a card in words."""
+    if dataclasses.is_dataclass(value):
+        return ", ".join(f"{name} {setting}" for name, setting in dataclasses.asdict(value).items())
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value)
 
 
 def _too_different(name: str, column: dict, limit: float, tolerances: Tolerances) -> list[str]:
@@ -153,7 +179,7 @@ def _too_different_on_average(name: str, column: dict, tolerances: Tolerances) -
         f"{COLUMNS[name]}: {what} differ by {column[key]['mean']:.3g} on average, allowed are "
         f"{tolerances.mean:.3g}"
         for key, what in (("probability_difference", "probabilities"), ("map_difference", "maps (relative)"))
-        if column[key]["mean"] > tolerances.mean
+        if key in column and column[key]["mean"] > tolerances.mean
     ]
 
 

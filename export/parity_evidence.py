@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +100,8 @@ def load_evidence(
         run: the run.
         manifest: the data; empty for the run's own.
         split: of the manifest.
-        images: how many of the split, evenly over each class; 0 for all. For a model that is shown the lungs
-            alone slices without lungs are then left out.
+        images: how many of the split, as `select_evenly`; 0 for all. For a model that is shown the lungs alone
+            slices without lungs are then left out.
         phantom_patients: patients of the phantoms, two to four slices each, should they be needed.
         phantom_size: least side of the phantoms in pixels.
 
@@ -120,7 +120,7 @@ def load_evidence(
             "with real slices"
         )
     whole = pipeline.select_classes(select_split(read_manifest(path), split), run.card.classes)
-    frame = select_evenly(whole, images)
+    frame = select_evenly(whole, images, run.card.classes)
     pipeline.verify_images(frame)
     own = runs.is_own(run, path)
     about = {
@@ -146,30 +146,32 @@ def load_evidence(
     return Evidence(run.card, shlex.join(flags), sample, make_phantoms, seen)
 
 
-def select_evenly(frame: pd.DataFrame, images: int) -> pd.DataFrame:
+def select_evenly(frame: pd.DataFrame, images: int, classes: Sequence[str] = ()) -> pd.DataFrame:
     """Takes so many rows, of each class its share, evenly over the rows sorted by the image's name.
 
     Args:
         frame: manifest rows.
         images: how many; 0, or more than there are, for all.
+        classes: of the model's card; not empty for one with a softmax, whose classes are the diagnoses. The
+            others' are COVID-19 and not.
 
     Returns:
-        The rows, in their order.
+        The rows, in their order; at least one of each class that is there.
 
     Raises:
-        ValueError: if there are two classes and `images` is 1.
+        ValueError: if `images` is fewer than there are classes.
     """
     if not images or images >= len(frame):
         return frame
-    classes = [group.sort_values("image").index for _, group in frame.groupby(COVID)]
-    if images < len(classes):
-        raise ValueError(f"--images={images} leaves out a class; give at least {len(classes)}, or 0 for all")
-    share = round(images * len(classes[0]) / len(frame))
-    first = min(max(share, 1), images - 1, len(classes[0])) if len(classes) == 2 else images
-    chosen = [
-        index[np.linspace(0, len(index) - 1, count).round().astype(int)]
-        for index, count in zip(classes, (first, images - first), strict=False)
-    ]
+    groups = frame.groupby(pipeline.diagnoses(frame) if classes else COVID)
+    indices = [group.sort_values("image").index for _, group in groups]
+    if images < len(indices):
+        raise ValueError(f"--images={images} leaves out a class; give at least {len(indices)}, or 0 for all")
+    chosen, rows = [], len(frame)
+    for later, index in zip(range(len(indices) - 1, -1, -1), indices, strict=True):
+        count = min(max(round(images * len(index) / rows), 1), images - later)  # one is left for each later class
+        chosen.append(index[np.linspace(0, len(index) - 1, count).round().astype(int)])
+        images, rows = images - count, rows - len(index)
     return frame.loc[sorted(np.concatenate(chosen))]
 
 

@@ -263,7 +263,8 @@ def _allowed(rows: list[dict], named: bool) -> str:
         images = ", ".join(f"{may_differ(number)} of {number} images" for number in counts)
         return (
             f"{allowed}, and scores by as much; {100 * SAME_BOXES:g} % of the images need the same boxes "
-            f"({images} may have others), and the others the same decision."
+            f"({images} may have others), and the others the same decision: COVID-19 or not, and the likeliest "
+            "class."
         )
     if has_classes:
         return f"{allowed}."

@@ -18,7 +18,7 @@ from export.saved_model import staging
 from export.tflite_convert import FORMATS, Decisions, convert, formats_of
 from ladnn_tf import command, runs
 from ladnn_tf.card import Card, Export
-from ladnn_tf.data import pipeline
+from ladnn_tf.data import lung_images, pipeline
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.tflite_file import SUFFIX, card_beside, with_card
 
@@ -67,7 +67,7 @@ def training_data(run: runs.Run, manifest: str) -> str:
 
 
 def split_images(run: runs.Run, manifest: str, split: str, count: int) -> np.ndarray:
-    """Images of one split of the run's own data.
+    """Images of one split of the run's own data, as its model is shown them.
 
     Args:
         run: the run.
@@ -76,16 +76,17 @@ def split_images(run: runs.Run, manifest: str, split: str, count: int) -> np.nda
         count: how many, evenly over the split; 0 for all.
 
     Returns:
-        `(count, S, S, 3)` uint8 RGB in [0, 255]; fewer where the split has fewer.
+        `(count, S, S, 3)` uint8 RGB in [0, 255]; fewer where the split has fewer, or where some show no lungs and
+        the model is shown the lungs alone.
 
     Raises:
-        ValueError: if one of them cannot be read.
+        ValueError: if one of them cannot be read, or none shows lungs that the model needs.
     """
     frame = select_split(read_manifest(manifest), split)
     if count:
         frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))]
     pipeline.verify_images(frame)
-    return pipeline.load_images(frame, run.card.image_size)
+    return lung_images.load_split(frame, run.card.image_size, run.card.lungs)[1]
 
 
 def check_formats(card: Card, formats: Sequence[str]) -> None:

@@ -56,11 +56,11 @@ def audit(
 
     Raises:
         ValueError: if the data cannot be read, the split lacks a class, a run's `metrics.json` is of another
-            model, a model is there twice, or a source run is none (`audit_sources.source_grouped`). No model has
-            then been asked, and no look is counted.
+            model, or it is shown the lungs alone, a model is there twice, or a source run is none
+            (`audit_sources.source_grouped`). No model has then been asked, and no look is counted.
     """
     options = {"resamples": resamples, "seed": seed, "level": LEVEL}
-    _check_runs([*audited, *source_runs])
+    check_runs([*audited, *source_runs])
     data = read_manifest(manifest)
     frame = evaluated_split(data, split)
     pipeline.verify_images(frame)
@@ -152,10 +152,19 @@ def _subject(path: Path) -> dict[str, str | list[str]]:
         raise ValueError(f"{path} is no audit of this version; give another --out") from error
 
 
-def _check_runs(every: Sequence[runs.Run]) -> None:
-    """Checks that no model is there twice, and that a look at each can be counted."""
+def check_runs(every: Sequence[runs.Run]) -> None:
+    """Checks that runs can be audited beside each other, and that a look at each can be counted.
+
+    Raises:
+        ValueError: if a model is there twice, or is shown the lungs alone, or a `metrics.json` is of another one.
+    """
     folders: dict[str, Path] = {}
     for run in every:
+        if run.card.lungs != "whole":
+            raise ValueError(
+                f"{run.folder} was trained on lungs that were cut out, and the audit alters whole slices, which "
+                "its model never sees. Give runs of --lungs=whole"
+            )
         other = folders.get(run.card.model_sha256)
         if other:
             raise ValueError(
@@ -263,6 +272,7 @@ def main(argv: list[str]) -> int:
 
     audited = [runs.load_run(folder) for folder in flag_values.run]
     source_runs = [runs.load_run(folder) for folder in flag_values.source_run]
+    check_runs([*audited, *source_runs])
     manifest = flag_values.manifest or audited[0].config.manifest
     out = Path(flag_values.out or audited[0].folder / f"audit_{flag_values.split}")
     for run in audited if not flag_values.out else ():

@@ -186,6 +186,11 @@ class TrainConfig:
         return () if self.model == "ladnn" else tuple(name.strip() for name in self.classes.split(","))
 
     @property
+    def shown_lungs(self) -> str:
+        """What of a slice the trained model is shown, as its card has it; lungs are filled in training alone."""
+        return "whole" if self.lungs == "whole" else "extracted"
+
+    @property
     def anchor_sides(self) -> tuple[float, ...]:
         """Of DRENet's regions, pixels."""
         return tuple(_numbers(self.anchors, "anchors"))

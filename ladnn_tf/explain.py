@@ -43,14 +43,28 @@ def explain(
         Per file an `Explanation`, or the error of a file that cannot be read.
 
     Raises:
-        ValueError: as `lesion_thresholds`.
+        ValueError: as `lesion_thresholds` and `check_whole`.
     """
+    check_whole(run)
     model = attention_model(run.model, method)
     thresholds = lesion_thresholds(run)
     answers = []
     for start in range(0, len(files), _BATCH):
         answers += _explain_batch(model, run, files[start : start + _BATCH], *thresholds)
     return answers
+
+
+def check_whole(run: runs.Run) -> None:
+    """Checks that a run's model is shown whole slices.
+
+    Raises:
+        ValueError: if it is shown the lungs alone.
+    """
+    if run.card.lungs != "whole":
+        raise ValueError(
+            f"{run.folder} was trained on lungs that were cut out: its maps lie on those, and slices and masks are "
+            "whole. Give a run of --lungs=whole"
+        )
 
 
 def _explain_batch(
@@ -133,6 +147,8 @@ def write_panels(
     Raises:
         ValueError: if a panel would replace one of the files, or as `explain`.
     """
+    for each in filter(None, (run, other)):
+        check_whole(each)
     panels = panel_paths(files, out)
     ours = explain(run, files, method=method)
     theirs = explain(other, files, method=method) if other else [None] * len(files)
@@ -201,8 +217,10 @@ def measure(
         The pairs and their summary.
 
     Raises:
-        ValueError: if manifest, images or masks cannot be read.
+        ValueError: if manifest, images or masks cannot be read, or as `check_whole`.
     """
+    for each in filter(None, (run, other)):
+        check_whole(each)
     frame = select_split(read_manifest(manifest), split)
     localisation.check_folder(masks)
     pipeline.verify_images(frame)

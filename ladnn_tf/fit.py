@@ -64,7 +64,7 @@ def compile_model(model: keras.Model, settings: config.TrainConfig, learning_rat
     """Gives a model the optimizer, losses and decay of a training.
 
     Args:
-        model: from `logits_model`, made in the scope of the strategy that it is to be trained by.
+        model: from `trained_outputs`, made in the scope of the strategy that it is to be trained by.
         settings: of the training.
         learning_rate: a number or a Keras schedule.
     """
@@ -151,7 +151,7 @@ def fit(
     """Trains a model: the frozen phase where there is one, then all layers.
 
     Args:
-        model: from `logits_model`.
+        model: from `trained_outputs`.
         split: the training split.
         settings: of the training.
         validation: keeps the best weights and writes the run's state.

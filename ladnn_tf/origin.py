@@ -84,7 +84,10 @@ def _same_again(settings: config.TrainConfig, run: runs.Run) -> keras.Model:
     begun = (run.card.task, run.card.classes)
     model = _build(settings, "none", normalisation_of(run.model))
     shapes = [[weight.shape for weight in each.get_weights()] for each in (model, run.model)]
-    if begun != (settings.kind, settings.class_names) or shapes[0] != shapes[1]:
+    before = run.config
+    same_regions = (before.anchor_sides, before.view_size) == (settings.anchor_sides, settings.view_size)
+    same = begun == (settings.kind, settings.class_names) and (settings.model != "drenet" or same_regions)
+    if not same or shapes[0] != shapes[1]:
         theirs, ours = (", ".join(each) or "no classes" for each in (run.card.classes, settings.class_names))
         raise ValueError(
             f"--init_run={settings.init_run} is a {run.card.task} of {theirs}, and a {settings.kind} of {ours} is "
@@ -154,7 +157,11 @@ def check(folder: Path, stored: dict[str, Any], found: dict[str, Any]) -> None:
     Raises:
         ValueError: if settings that matter, images or labels differ. Other versions or devices are a warning.
     """
-    began, now = stored["settings"], found["settings"]
+    # Settings that were added since have defaults that do what was done before.
+    added = {
+        field.name: field.default for field in dataclasses.fields(config.TrainConfig) if field.metadata["optional"]
+    }
+    began, now = {**added, **stored["settings"]}, found["settings"]
     changed = [name for name in now if name not in _FREE_TO_CHANGE and began.get(name) != now[name]]
     if changed:
         name = changed[0]

@@ -149,7 +149,13 @@ def load_run(folder: str | Path) -> Run:
             )
     card = read_card(folder / "card.json", folder / "model.keras")
     config = read_config(folder / "config.flags")
-    of_config = {"task": config.kind, "backbone": config.backbone, "image_size": config.image_size}
+    of_config = {
+        "task": config.kind,
+        "backbone": config.backbone,
+        "image_size": config.image_size,
+        "classes": config.class_names,
+        "lungs": config.shown_lungs,
+    }
     for field, setting in of_config.items():
         if getattr(card, field) != setting:
             raise ValueError(
@@ -243,7 +249,8 @@ def predict_split(run: Run, manifest: str | Path, split: str) -> pd.DataFrame:
         As `predictions_table`.
 
     Raises:
-        ValueError: if the manifest or one of its images cannot be read, or the split is empty.
+        ValueError: if the manifest or one of its images cannot be read, or nothing is left of the split: of a
+            model with classes images with other diagnoses are left out, of one of lungs alone those without lungs.
     """
     frame = pipeline.select_classes(select_split(read_manifest(manifest), split), run.card.classes)
     pipeline.verify_images(frame)

@@ -1,9 +1,6 @@
 """A person's answer from a series of slices: which are looked at, what each is said to show, and what follows."""
 
-import collections
 import dataclasses
-import math
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,18 +11,15 @@ from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.data import lungs, shown
 from ladnn_tf.data.volume import Volume
+from ladnn_tf.series_answer import SLICES, SeriesAnswer, SliceAnswer, reasons
 
-SLICES = ("equidistant", "all")
 COUNT = 15
 """Equidistant slices of a series (Song et al. 2021, section 2.1)."""
 
 SUSPICIOUS = 3
 """Slices that are shown, the most suspicious ones (Song et al. 2021, Figure 3)."""
 
-_BATCH = (
-    16  # slices in the predictor's hands at a time, so that a long series needs no more memory than a short one
-)
-_NUMBER = re.compile(r"\d+([.,]\d+)?")
+_BATCH = 16  # slices that the predictor gets at a time, so that a long series needs no more memory than a short one
 
 
 class Predictor(Protocol):
@@ -41,26 +35,6 @@ class Predictor(Protocol):
 
     def predict(self, images: list[np.ndarray]) -> list[Answer]:
         """Answers whole slices, `(H, W, 3)` uint8, one answer each, in order."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SliceAnswer:
-    """What was made of one slice.
-
-    Attributes:
-        index: of the slice in the volume, from 0.
-        file: that it came from.
-        answer: the model's, with a probability; None where the slice was left out.
-        reason: why it was left out, without a full stop; empty if it was answered.
-        pixels: `(H, W, 3)` uint8, what the model was shown, or would have been; read-only. All channels are equal
-            and share their memory.
-    """
-
-    index: int
-    file: str
-    answer: Answer | None
-    reason: str
-    pixels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,59 +56,6 @@ class Look:
     calibrated: bool
     choice: str
     lungs_checked: bool
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SeriesAnswer:
-    """The answer for one series.
-
-    Attributes:
-        name: of the series.
-        card: of the model that answered.
-        card_sha256: of the card's JSON.
-        covid: the slices' calibrated probabilities of COVID-19, aggregated, in [0, 1]; None where there is no
-            answer.
-        low, high: 95 % interval of `covid` over the slices; None where there is no answer or too few slices.
-        positive: whether `covid` reaches `threshold`; None where there is no answer.
-        aggregation: one of `person.AGGREGATIONS`, by the card; the mean where the card has no rule for persons.
-        threshold: for persons, by the card; that of single slices where the card has no rule for persons.
-        classes: mean of each class' probability over the slices, not calibrated; empty for models without classes
-            and where there is no answer.
-        slices: the chosen ones, in order.
-        suspicious: at most `SUSPICIOUS` positions in `slices`, the most suspicious first.
-        report: what was irregular about the series, a sentence each.
-        reason: why there is no answer; empty if there is one.
-        count: slices of the series.
-        spacing_mm: z, y, x; NaN where unknown.
-        calibrated: whether the series is in Hounsfield units, and so was shown in the card's window.
-        choice: one of `SLICES`.
-        lungs_checked: whether slices without enough lung were left out.
-    """
-
-    name: str
-    card: Card
-    card_sha256: str
-    covid: float | None
-    low: float | None
-    high: float | None
-    positive: bool | None
-    aggregation: str
-    threshold: float
-    classes: dict[str, float]
-    slices: tuple[SliceAnswer, ...]
-    suspicious: tuple[int, ...]
-    report: tuple[str, ...]
-    reason: str
-    count: int = 0
-    spacing_mm: tuple[float, float, float] = (math.nan, math.nan, math.nan)
-    calibrated: bool = True
-    choice: str = SLICES[0]
-    lungs_checked: bool = True
-
-    @property
-    def answered(self) -> tuple[SliceAnswer, ...]:
-        """The slices that have an answer, in order."""
-        return tuple(each for each in self.slices if each.answer)
 
 
 def choose_slices(count: int, how: str) -> list[int]:
@@ -209,7 +130,7 @@ def look(volume: Volume, card: Card, *, slices: str = "equidistant", check_lungs
         spacing_mm=volume.spacing_mm,
         calibrated=volume.calibrated,
         choice=slices,
-        lungs_checked=check_lungs,
+        lungs_checked=check_lungs or card.lungs != "whole",
     )
 
 
@@ -250,24 +171,6 @@ def answer_look(seen: Look, predictor: Predictor) -> SeriesAnswer:
     )
 
 
-def reasons(slices: Sequence[SliceAnswer]) -> list[tuple[int, str]]:
-    """Why slices were left out, the most frequent reason first.
-
-    Args:
-        slices: of a series.
-
-    Returns:
-        Number of slices, and their reason in words. Reasons that differ in numbers only are one: the first, marked
-        by "such as".
-    """
-    groups: dict[str, list[str]] = collections.defaultdict(list)
-    for each in slices:
-        if each.reason:
-            groups[_NUMBER.sub("#", each.reason)].append(each.reason)
-    ordered = sorted(groups.values(), key=len, reverse=True)
-    return [(len(found), found[0] if len(set(found)) == 1 else f"such as: {found[0]}") for found in ordered]
-
-
 def _answer_slices(seen: Look, predictor: Predictor) -> tuple[SliceAnswer, ...]:
     """The slices with the model's answers to those that are not left out."""
     found = list(seen.slices)
@@ -277,7 +180,12 @@ def _answer_slices(seen: Look, predictor: Predictor) -> tuple[SliceAnswer, ...]:
         answers = predictor.predict([seen.images[place] for place in places])
         for place, answer in zip(places, answers, strict=True):
             reason = _why_left_out(answer)
-            found[place] = dataclasses.replace(found[place], answer=None if reason else answer, reason=reason)
+            found[place] = dataclasses.replace(
+                found[place],
+                answer=None if reason else answer,
+                reason=reason,
+                failed=bool(reason) and not answer.abstained,
+            )
     return tuple(found)
 
 

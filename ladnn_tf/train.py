@@ -1,4 +1,6 @@
-"""Trains LA-DNN or its baseline: `python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags`.
+"""Trains a model: `python -m ladnn_tf.train --flagfile=configs/covid_ct_densenet169.flags`.
+
+`--model` and `--task` say which: LA-DNN, its baseline, DRENet or a plain trunk.
 
 The recipe of `configs/base.flags` is that of the authors' public code; what the paper leaves open is in
 BUILD_NOTES.md. The test split is not read here.
@@ -39,8 +41,7 @@ def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[s
         for name in ("train", "validation")
     }
     for name, frame in frames.items():
-        if frame[COVID].nunique() < 2:
-            raise ValueError(f"{settings.manifest}: the {name} split has one class only; make another split")
+        _check_classes(frame, settings, name)
     if settings.verify_images:
         pipeline.verify_images(pd.concat(frames.values()))
     splits = {}
@@ -49,8 +50,20 @@ def _load_splits(manifest: pd.DataFrame, settings: config.TrainConfig) -> dict[s
         shown = "extracted" if settings.lungs == "filled" and name != "train" else settings.lungs
         options = {"cache": settings.cache, "seed": settings.seed}
         kept, images = lung_images.load_split(frame, settings.image_size, shown, **options)
+        _check_classes(kept, settings, name)  # slices without lungs are gone
         splits[name] = Split(kept, images, pipeline.targets(kept, settings.lesion_targets, settings.class_names))
     return splits
+
+
+def _check_classes(frame: pd.DataFrame, settings: config.TrainConfig, split: str) -> None:
+    if frame[COVID].nunique() < 2:
+        raise ValueError(f"{settings.manifest}: the {split} split has one class only; make another split")
+    missing = sorted(set(settings.class_names) - set(pipeline.diagnoses(frame)))
+    if missing:
+        raise ValueError(
+            f"{settings.manifest}: the {split} split has no image with the diagnosis {missing[0]}; fill the "
+            "column `diagnosis`, make another split, or give other --classes"
+        )
 
 
 def _finish(
@@ -104,7 +117,7 @@ def _finish(
         score_bins=calibration.score_bins(labels, table[f"{COVID}_probability"]),
         classes=settings.class_names,
         window=Window(settings.window_level, settings.window_width),
-        lungs="whole" if settings.lungs == "whole" else "extracted",
+        lungs=settings.shown_lungs,
         person=of_persons,
     )
     write_card(card, folder / "card.json")
@@ -248,7 +261,7 @@ def main(argv: list[str]) -> int:
     flag_values = flags.FlagValues()
     fv = {"flag_values": flag_values}
     config.define_flags(flag_values)
-    flags.DEFINE_string("run", None, "folder to make (default: runs/<backbone>_<task>_<time>)", **fv)
+    flags.DEFINE_string("run", None, "folder to make (default: runs/<backbone>_<task or model>_<time>)", **fv)
     flags.DEFINE_boolean("overwrite", False, "replace a run that lies in that folder", **fv)
     flags.DEFINE_boolean("resume", False, "go on with the interrupted training of --run, with its settings", **fv)
     command.parse(flag_values, argv, USAGE)

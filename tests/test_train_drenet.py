@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from absl import flags
 from conftest import REPOSITORY
 
 from ladnn_tf import config, losses, origin, runs, train
@@ -18,6 +17,7 @@ from ladnn_tf.card import Window
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.fit import compile_model, learning_rate_schedule
 from ladnn_tf.models.drenet import trained_outputs
+from ladnn_tf.models.ladnn import trunk_layers
 
 COLUMNS = ["covid_logit", "covid_probability", "covid19_probability", "normal_probability"]
 
@@ -91,10 +91,10 @@ def test_evaluating_a_split_repeats_the_predictions(tiny_drenet_run, diagnosed_m
 
 
 def test_the_steps_are_tenths_after_whole_epochs():
-    """Seven steps an epoch: steps 0 to 7 of epoch 1, then a tenth, from step 21 on a hundredth."""
+    """Seven steps an epoch: Keras takes the new rate one step after the boundaries 7 and 21."""
     settings = config.TrainConfig(optimizer="sgd", learning_rate=1.0, step_decay="1,3", epochs=5)
     schedule = learning_rate_schedule(settings, 7)
-    found = [float(schedule(step)) for step in (0, 6, 8, 20, 22, 34)]
+    found = [float(schedule(step)) for step in (0, 7, 8, 21, 22, 34)]
     np.testing.assert_allclose(found, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
@@ -198,6 +198,22 @@ def test_init_run_goes_on_with_all_weights(kind, request):
         np.testing.assert_array_equal(value, source[path], err_msg=path)
 
 
+def test_a_frozen_phase_trains_what_initial_weights_are_not_for(tiny_drenet_run):
+    model = runs.load_run(tiny_drenet_run).model
+    names = {layer.name for layer in trunk_layers(model) if layer.weights}
+    assert names == {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"}
+    assert {"bn1_views", "proposals_1", "perceptron"} <= {layer.name for layer in model.layers}
+
+
+def test_a_checkpoint_of_before_a_setting_was_added_is_resumed(tiny_run, tmp_path):
+    settings = dataclasses.asdict(settings_of(tiny_run))
+    same = {"data_sha256": "", "versions": {}, "devices": 1}
+    older = {name: value for name, value in settings.items() if name not in ("model", "optimizer", "lungs")}
+    origin.check(tmp_path, {"settings": older, **same}, {"settings": settings, **same})
+    with pytest.raises(ValueError, match="--model=drenet, but the training began with ladnn"):
+        origin.check(tmp_path, {"settings": older, **same}, {"settings": {**settings, "model": "drenet"}, **same})
+
+
 def test_init_run_of_another_kind_is_refused(tiny_run, tiny_drenet_run, tiny_trunk_run):
     ladnn, drenet, trunk = (settings_of(folder) for folder in (tiny_run, tiny_drenet_run, tiny_trunk_run))
     tries = [
@@ -208,6 +224,7 @@ def test_init_run_of_another_kind_is_refused(tiny_run, tiny_drenet_run, tiny_tru
         (drenet, tiny_drenet_run, {"classes": "covid19,bacterial"}, "drenet of covid19, bacterial"),
         (drenet, tiny_drenet_run, {"regions": 2}, "the same .*regions"),
         (drenet, tiny_drenet_run, {"anchors": "16"}, "the same .*regions"),
+        (drenet, tiny_drenet_run, {"anchors": "12,20"}, "the same .*regions"),
     ]
     for settings, folder, changes, message in tries:
         changed = dataclasses.replace(settings, init_run=str(folder), **changes)
@@ -263,18 +280,9 @@ def test_a_contradiction_is_named_with_its_row(
 
 def test_a_missing_class_is_named(tiny_drenet_run, diagnosed_manifest, tmp_path):
     settings = dataclasses.replace(settings_of(tiny_drenet_run), classes="covid19,bacterial,normal")
-    with pytest.raises(ValueError, match=r"diagnosed\.csv has no image with the diagnosis bacterial"):
+    with pytest.raises(ValueError, match=r"diagnosed\.csv: the train split has no image with the diagnosis bact"):
         train.train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_model_drenet_alone_means_resnet50_at_448():
-    flag_values = flags.FlagValues()
-    config.define_flags(flag_values)
-    flag_values(["train", "--model=drenet"])
-    settings = config.from_flags(flag_values)
-    assert (settings.backbone, settings.image_size, settings.anchor_sides) == ("resnet50", 448, (48.0, 96.0))
-    assert (settings.regions, settings.view_size) == (3, 0)
 
 
 def test_the_run_s_name_says_the_model(tiny_drenet_run, tmp_path, monkeypatch, capsys):

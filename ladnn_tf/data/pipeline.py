@@ -163,7 +163,7 @@ def select_classes(frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """The rows whose diagnosis is one of the classes, all rows for a model without classes.
 
     Raises:
-        ValueError: if there are none of a class, or the diagnosis and the label of COVID-19 contradict each other.
+        ValueError: if there are none, or the diagnosis and the label of COVID-19 contradict each other.
     """
     if not classes:
         return frame
@@ -176,13 +176,12 @@ def select_classes(frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
             f"{source}, row {frame['row'][row]}: the diagnosis is {found[row] or 'empty'}, but covid is "
             f"{frame[COVID][row]}; mend one of them"
         )
-    missing = [name for name in classes if not (found == name).any()]
-    if missing:
-        raise ValueError(
-            f"{source} has no image with the diagnosis {missing[0]} in a split that needs it; fill the column "
-            "`diagnosis`, or give other --classes"
-        )
     kept = found.isin(classes)
+    if not kept.any():
+        raise ValueError(
+            f"{source} has no image with one of the diagnoses {', '.join(classes)} in this split; fill the column "
+            "`diagnosis`"
+        )
     if not kept.all():
         logging.info("%d of %d images are of none of %s: left out", (~kept).sum(), len(frame), ", ".join(classes))
     return frame[kept].reset_index(drop=True)

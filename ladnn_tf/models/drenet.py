@@ -15,12 +15,22 @@ from keras import layers
 
 from ladnn_tf.labels import COVID
 from ladnn_tf.losses import covid_against_rest
-from ladnn_tf.models.ladnn import BATCH_NORM_MOMENTUM, PROPOSALS, dtype_policy, logits_model, normalised_trunk
+from ladnn_tf.models.ladnn import (
+    BATCH_NORM_MOMENTUM,
+    PROPOSALS,
+    VIEWS,
+    dtype_policy,
+    logits_model,
+    normalised_trunk,
+)
 from ladnn_tf.models.regions import PerImage, SelectRegions, Shares, StopGradient, Views
 from ladnn_tf.models.weights import Normalisation
 
 ANCHORS = (48.0, 96.0, 192.0)
 """Sides of the anchors on the feature map and on those of half and a quarter of its size, pixels."""
+
+SMALLEST_VIEW = 32
+"""Side of the regions as the trunk sees them, pixels: its last feature map then has one cell."""
 
 REGIONS = 3
 """K, the number of regions (section 2.3)."""
@@ -53,8 +63,10 @@ class Regions:
             )
         if self.count < 1:
             raise ValueError(f"the number of regions should be at least 1. Received: {self.count}")
-        if self.view_size and self.view_size < 32:
-            raise ValueError(f"view_size should be at least 32 pixels, or 0. Received: {self.view_size}")
+        if self.view_size and self.view_size < SMALLEST_VIEW:
+            raise ValueError(
+                f"view_size should be at least {SMALLEST_VIEW} pixels, or 0. Received: {self.view_size}"
+            )
 
 
 @keras.saving.register_keras_serializable(package="ladnn_tf")
@@ -108,6 +120,11 @@ def build_drenet(
         ValueError: as `ladnn.build_model`, and if the feature map cannot be halved as often as anchors ask.
     """
     view_size = regions.view_size or image_size // 2
+    if view_size < SMALLEST_VIEW:
+        raise ValueError(
+            f"regions are enlarged to {SMALLEST_VIEW} pixels at least; half of {image_size} are {view_size}: give "
+            "--view_size, or a larger --image_size"
+        )
     with dtype_policy(precision):
         images, normalised, trunk = normalised_trunk(
             backbone, image_size, weights, normalisation, batch_norm_momentum
@@ -204,7 +221,7 @@ def _again(trunk: keras.Model, images):
     def shared_or_copied(layer):
         if not isinstance(layer, layers.BatchNormalization):
             return layer
-        copies[layer.name] = layer.__class__.from_config({**layer.get_config(), "name": f"{layer.name}_views"})
+        copies[layer.name] = layer.__class__.from_config({**layer.get_config(), "name": f"{layer.name}{VIEWS}"})
         return copies[layer.name]
 
     shape = (None, *images.shape[1:])

@@ -24,6 +24,9 @@ COVID-19's head begins at random values, without which the trunk would have no g
 PROPOSALS = "proposals"
 """How the names begin of the layers by which DRENet finds its regions, which are no part of its trunk."""
 
+VIEWS = "_views"
+"""How the names end of the batch norm of DRENet's second pass, which begins with statistics of other pictures."""
+
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _MIN_IMAGE_SIZE = 32
 _LESION_START = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Constant(LESION_BIAS)}
@@ -139,7 +142,7 @@ def float32_copy(model: keras.Model) -> keras.Model:
     """A copy that computes in float32, whatever precision the model was trained in.
 
     Args:
-        model: from `build_model`.
+        model: of this project.
 
     Returns:
         The same network with copies of the same weights.
@@ -155,10 +158,10 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
 
 def trunk_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers before the pooling of the whole image: what a frozen-backbone phase does not train."""
+    """All layers before the pooling that initial weights are for: what a frozen-backbone phase does not train."""
     names = [layer.name for layer in model.layers]
     before = model.layers[: names.index("features")]
-    return [layer for layer in before if not layer.name.startswith(PROPOSALS)]
+    return [layer for layer in before if not (layer.name.startswith(PROPOSALS) or layer.name.endswith(VIEWS))]
 
 
 @contextlib.contextmanager

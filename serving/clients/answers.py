@@ -57,7 +57,8 @@ def read_card(version: int, outputs: Mapping[str, np.ndarray], *, allow_unfit: b
         The version with its card.
 
     Raises:
-        ModelRefused: if this is no card of an exported model, or that of an unfit one.
+        ModelRefused: if this is no card of an exported model, that of an unfit one, or of one that is shown the
+            lungs alone.
     """
     found = outputs.get("card", np.empty(0))
     if found.shape != (1,) or not isinstance(found[0], bytes):
@@ -70,6 +71,12 @@ def read_card(version: int, outputs: Mapping[str, np.ndarray], *, allow_unfit: b
         raise ModelRefused(f"the card of version {version} is that of a run, not of an exported model; {_EXPORT}")
     if card.unfit and not allow_unfit:
         raise ModelRefused(f"{complaint(card, version)}. Allow it only to study it (allow_unfit)")
+    if card.lungs != "whole":
+        raise ModelRefused(
+            f"version {version} ({card.version}) is shown the lungs alone by its card, and neither the server nor its "
+            "clients look for them: answer with the TFLite file of python -m export.tflite, or train a run with "
+            "--lungs=whole"
+        )
     return Served(version, card, hashlib.sha256(found[0]).hexdigest())
 
 

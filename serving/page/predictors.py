@@ -8,7 +8,7 @@ import numpy as np
 
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
-from ladnn_tf.data import preprocess, quality
+from ladnn_tf.data import preprocess, quality, shown
 from ladnn_tf.data.phantom_slice import example_png
 from ladnn_tf.edge_predictor import EdgePredictor
 from serving.clients.serving_client import ServingClient
@@ -30,7 +30,7 @@ class Predictor(Protocol):
             ServingError: if the server behind it fails.
         """
 
-    def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:
+    def answer(self, encoded: bytes, pixels: np.ndarray) -> tuple[Answer, np.ndarray]:
         """Answers one image; waits until the answer is there.
 
         Args:
@@ -38,7 +38,9 @@ class Predictor(Protocol):
             pixels: `(H, W, 3)` uint8 RGB in [0, 255], what it holds.
 
         Returns:
-            The answer with its maps, an abstention with its reason, or an error that concerns this image alone.
+            The answer with its maps, an abstention with its reason, or an error that concerns this image alone;
+            and `(h, w, 3)` uint8 RGB, what the network was shown of the image, in its own size: maps and boxes are
+            shares of it. Without an answer it is the image.
 
         Raises:
             ServingError: if the server behind it fails.
@@ -83,9 +85,14 @@ class EmbeddedPredictor:
         """As `Predictor.card`; always the same."""
         return self._predictor.card, self._predictor.card_sha256
 
-    def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:  # noqa: ARG002 (the protocol has both)
-        """As `Predictor.answer`."""
-        return self._predictor.answer(pixels)[0]
+    def answer(self, encoded: bytes, pixels: np.ndarray) -> tuple[Answer, np.ndarray]:  # noqa: ARG002 (has both)
+        """As `Predictor.answer`: what `EdgePredictor.answer` does, which gives the network's own pixels alone."""
+        edge = self._predictor
+        seen, reason = shown.prepared(pixels, edge.card.lungs, check=edge.check)
+        if reason:
+            return Answer(*self.card(), abstained=True, reason=reason), pixels
+        answer = edge.ask(preprocess.resize(seen, edge.card.image_size))
+        return answer, pixels if answer.error else seen
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Answer]:
         """As `Predictor.predict`."""
@@ -115,26 +122,25 @@ class RemotePredictor:
         """As `Predictor.card`; it changes when the server takes up another version."""
         return self._client.card()
 
-    def answer(self, encoded: bytes, pixels: np.ndarray) -> Answer:
-        """As `Predictor.answer`."""
+    def answer(self, encoded: bytes, pixels: np.ndarray) -> tuple[Answer, np.ndarray]:
+        """As `Predictor.answer`; a served model is shown the whole image."""
         card = self.card()
-        reason = self._refusal(pixels, card[0])
+        reason = self._refusal(pixels)
         if reason:
-            return Answer(*card, abstained=True, reason=reason)
-        return self._client.ask([encoded], explain=True)[0]
+            return Answer(*card, abstained=True, reason=reason), pixels
+        return self._client.ask([encoded], explain=True)[0], pixels
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Answer]:
         """As `Predictor.predict`; the slices are sent as PNG, as many to a request as the client sends."""
         card = self.card()
-        reasons = [self._refusal(pixels, card[0]) for pixels in images]
+        reasons = [self._refusal(pixels) for pixels in images]
         asked = [pixels for pixels, reason in zip(images, reasons, strict=True) if not reason]
         encoded = [preprocess.encode_png(np.ascontiguousarray(pixels), _PNG_LEVEL) for pixels in asked]
         answers = iter(self._client.ask(encoded, explain=True) if encoded else [])
         return [Answer(*card, abstained=True, reason=reason) if reason else next(answers) for reason in reasons]
 
-    def _refusal(self, pixels: np.ndarray, card: Card) -> str:
-        """Why a slice is not asked about; a model that is shown the lungs alone is asked about all of them."""
-        return quality.refusal(pixels) if self._check and card.lungs == "whole" else ""
+    def _refusal(self, pixels: np.ndarray) -> str:
+        return quality.refusal(pixels) if self._check else ""
 
     def ready(self) -> None:
         """As `Predictor.ready`."""
@@ -146,7 +152,7 @@ class RemotePredictor:
 
 
 def _check_ready(predictor: Predictor) -> None:
-    answer = predictor.answer(*_example())
+    answer, _ = predictor.answer(*_example())
     if answer.error or answer.abstained:
         raise NotReadyError(f"the phantom slice gets no answer: {answer.error or answer.reason}")
 
