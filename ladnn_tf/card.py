@@ -99,6 +99,8 @@ class PersonRule:
         rule: how both were chosen, in words.
         patients: persons of validation.
         positives: those of them who have COVID-19.
+        slices: images that a person of validation has, the lower median; 0 where that is not known (cards of older
+            runs). Of many more, or of far fewer, the same threshold means something else.
     """
 
     aggregation: str
@@ -106,10 +108,13 @@ class PersonRule:
     rule: str
     patients: int
     positives: int
+    slices: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"a person's threshold should be a probability. Received: {self.threshold}")
+        if not isinstance(self.slices, int) or self.slices < 0:
+            raise ValueError(f"a person's slices should be a number, 0 or more. Received: {self.slices!r}")
 
 
 @dataclasses.dataclass(frozen=True)

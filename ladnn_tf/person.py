@@ -3,6 +3,8 @@
 A person is positive if any of its images is labelled COVID-19.
 """
 
+import statistics
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -24,6 +26,11 @@ AGGREGATION_NAMES = {
 SMALLEST_CLASS = 5
 """With fewer patients of a class on validation no other aggregation than the mean is considered: the right order
 of four and four is one of 70, of five and five one of 252."""
+
+SMALLEST_SERIES = 5
+"""With fewer images per patient (the lower median) no other aggregation than the mean is considered: the three
+highest are then nearly all there are, and noisy-or grows with the number of slices, so that neither order nor
+threshold would hold for the 15 slices of a series (of 0.05 each it is 0.10 for 2 and 0.54 for 15)."""
 
 _LEVEL = 1 - 0.05 / (len(AGGREGATIONS) - 1)  # Bonferroni: each of the others is compared with the mean
 
@@ -122,7 +129,7 @@ def choose_rule(
 
     The mean is taken, as in the paper, unless another aggregation orders the persons better beyond chance: its
     AUC over persons minus the mean's has a paired bootstrap interval above 0 (95 % for both others together), and
-    there are `SMALLEST_CLASS` persons of either class. Of two such the one with the higher AUC is taken. The AUC
+    there are `SMALLEST_CLASS` persons of either class, with `SMALLEST_SERIES` images. Of two such the one with the higher AUC is taken. The AUC
     is the criterion as the threshold is chosen afterwards, so that only the order counts. On a small validation
     set, where all may have an AUC of 1, this is the mean.
 
@@ -142,11 +149,14 @@ def choose_rule(
     """
     persons = {each: by_person(patients, labels, probabilities, each) for each in AGGREGATIONS}
     names, positive, _ = persons["mean"]
+    _, images = np.unique(np.asarray(patients).astype(str), return_counts=True)
+    slices = statistics.median_low(images.tolist())
     smaller = int(min(positive.sum(), len(positive) - positive.sum()))
     if smaller < 2:
         return None
     better = {}
-    for other in AGGREGATIONS[1:] if smaller >= SMALLEST_CLASS else ():
+    others = AGGREGATIONS[1:] if smaller >= SMALLEST_CLASS and slices >= SMALLEST_SERIES else ()
+    for other in others:
         auc = intervals.paired_bootstrap(
             names, _auc(*persons[other][1:]), _auc(*persons["mean"][1:]), level=_LEVEL
         )
@@ -161,11 +171,13 @@ def choose_rule(
         why = "its AUC is higher than the mean's beyond chance"
     elif smaller < SMALLEST_CLASS:
         why = "too few patients to choose another"
+    elif slices < SMALLEST_SERIES:
+        why = f"too few images of each patient, about {slices}, to choose another"
     rule = (
         f"{AGGREGATION_NAMES[chosen]} ({why}), and the highest threshold with a sensitivity of at least "
         f"{target_sensitivity:g}, over the {len(names)} patients of validation"
     )
-    return PersonRule(chosen, threshold, rule, patients=len(names), positives=int(positive.sum()))
+    return PersonRule(chosen, threshold, rule, len(names), int(positive.sum()), slices)
 
 
 def _auc(labels: np.ndarray, probabilities: np.ndarray) -> intervals.Statistic:

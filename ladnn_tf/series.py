@@ -19,7 +19,7 @@ COUNT = 15
 SUSPICIOUS = 3
 """Slices that are shown, the most suspicious ones (Song et al. 2021, Figure 3)."""
 
-_BATCH = 16  # slices that the predictor gets at a time, so that a long series needs no more memory than a short one
+_BATCH = 16  # slices at a time, so that a long series needs no more memory than a short one
 
 
 class Predictor(Protocol):

@@ -168,6 +168,22 @@ def test_nothing_is_looked_at_or_lost_where_something_fails_first(
     assert broken == "source metrics" or not (grouped / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("flag", ["run", "source_run"])
+def test_a_run_of_lungs_is_refused_before_any_work(flag, tiny_run, run_copy, tmp_path, monkeypatch):
+    settings, card = run_copy / "config.flags", json.loads((run_copy / "card.json").read_text())
+    settings.write_text(settings.read_text().replace("--lungs=whole", "--lungs=extracted"))
+    (run_copy / "card.json").write_text(json.dumps({**card, "lungs": "extracted"}))
+    monkeypatch.setattr(audit, "read_manifest", lambda *_: pytest.fail("the data were read"))
+    given = {"run": tiny_run, flag: run_copy}
+    arguments = [f"--{name}={folder}" for name, folder in given.items()] + [f"--out={tmp_path / 'out'}"]
+    with pytest.raises(ValueError, match=r"run was trained on lungs that were cut out.*--lungs=whole$") as caught:
+        audit_main(*arguments)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="cut out"):
+        audit.audit([runs.load_run(run_copy)], "validation", manifest="x.csv")
+
+
 def test_no_look_is_counted_where_a_later_run_fails(run_copy, grouped_run, tmp_path, monkeypatch):
     grouped = shutil.copytree(grouped_run, tmp_path / "grouped")
     before = (run_copy / "metrics.json").read_bytes()

@@ -248,6 +248,31 @@ def test_bad_command_lines(tiny_run, capsys):
     assert (tiny_run / "metrics.json").read_bytes() == before  # no look is counted
 
 
+def of_lungs(run, folder):
+    """A copy of a run that is shown the lungs alone."""
+    shutil.copytree(run, folder)
+    settings, card = folder / "config.flags", json.loads((folder / "card.json").read_text())
+    settings.write_text(settings.read_text().replace("--lungs=whole", "--lungs=extracted"))
+    (folder / "card.json").write_text(json.dumps({**card, "lungs": "extracted"}))
+    return folder
+
+
+@pytest.mark.parametrize("flag", ["run", "compare_run"])
+@pytest.mark.parametrize("what", ["files", "split"])
+def test_runs_of_lungs_are_refused_before_any_work(tiny_run, phantoms, files, tmp_path, monkeypatch, flag, what):
+    cut = of_lungs(tiny_run, tmp_path / "cut")
+    given = {"run": tiny_run, flag: cut}
+    arguments = [f"--{name}={folder}" for name, folder in given.items()] + [f"--out={tmp_path / 'out'}"]
+    arguments += files[:1] if what == "files" else [f"--masks={phantoms / 'masks'}"]
+    monkeypatch.setattr(explain, "attention_model", lambda *_: pytest.fail("a model was asked"))
+    with pytest.raises(ValueError, match=r"cut was trained on lungs that were cut out.*--lungs=whole$") as caught:
+        explain.main(["explain", *arguments])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="cut out"):
+        explain.explain(runs.load_run(cut), files[:1])
+
+
 def test_other_data_need_a_folder_of_their_own(tiny_run, phantom_manifest, phantoms, tmp_path):
     other = phantom_manifest.with_name("other.csv")
     other.write_bytes(phantom_manifest.read_bytes() + b"\n")

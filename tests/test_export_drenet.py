@@ -221,7 +221,7 @@ def said(covid=COVID, **changes):
     return dataclasses.replace(outputs(covid), **{**fields, **changes})
 
 
-def moved(images, place, *, score=None, follows=None, covid=None):
+def moved(images, place, *, score=None, follows=None, covid=None, classes=None):
     """Answers in which some images have another box at a place, perhaps with another score and what follows."""
     found = said()
     found.boxes[images, place] = OTHER
@@ -231,6 +231,8 @@ def moved(images, place, *, score=None, follows=None, covid=None):
         found.scores[images, place + 1 :] = follows
     if covid is not None:
         found.covid[images] = covid
+    if classes is not None:
+        found.classes[images] = classes
     return found
 
 
@@ -265,6 +267,7 @@ def test_a_tie_that_flips_passes_and_is_reported():
         (moved([1, 2, 3], 0), "3 of 100 images have other boxes than the run's own model, at most 2 may"),
         (moved([1], 2, score=0.3), "scores of boxes differ by up to 0.1, allowed are 0.001"),
         (moved([1], 0, covid=0.4), "1 of the 1 images with other boxes are decided otherwise"),
+        (moved([1, 2], 0, classes=[0.4, 0.6]), "2 of the 2 images with other boxes are decided otherwise"),
         (said(scores=said().scores - 0.002), "scores of boxes differ by up to 0.002, allowed are 0.001"),
         (said(classes=said().classes[:, ::-1]), "probabilities differ by up to 0.8, allowed are 0.001"),
         (said(COVID - 0.002), "probabilities differ by up to 0.002, allowed are 0.001"),
@@ -278,6 +281,20 @@ def test_what_is_wrong_with_boxes_and_classes_makes_unfit(pixels, words):
     comparison = compared(pixels)
     assert comparison.fitness == "unfit"
     assert comparison.reasons[0].startswith(f"same pixels: {words}")
+
+
+def test_the_likeliest_class_is_a_decision_of_all_images():
+    """Three images in whose softmax bacterial and normal change places within the tolerance; one calls COVID-19."""
+    classes = np.tile([0.0, 0.5004, 0.4996], (100, 1))
+    reference, other = said(classes=classes), said(classes=classes.copy())
+    other.classes[[4, 60, 61]] = [0.0, 0.4997, 0.5003]
+    other.covid[60] = 0.5
+    reference.covid[60] = 0.4995  # counts once, though both of its decisions are others
+    comparison = compared(other, reference=reference)
+    assert comparison.reasons == ()
+    column = comparison.measured["same_pixels"]
+    assert column["agreement"] == {"agreeing": 97, "images": 100}
+    assert (column["boxes"]["same"], column["boxes"]["other_decisions"]) == (100, 0)
 
 
 def test_tolerances_follow_the_format_and_the_bytes():

@@ -15,6 +15,7 @@ from export.parity_compare import check_source, compare
 from export.parity_evidence import load_evidence, select_evenly
 from export.parity_tolerances import Tolerances
 from ladnn_tf import runs
+from ladnn_tf.card import PersonRule, Window
 from ladnn_tf.data.manifest import read_manifest, write_manifest
 from ladnn_tf.tflite_file import card_beside, read_card, with_card
 
@@ -413,6 +414,17 @@ def test_an_unknown_format_is_an_error():
         ({"threshold": 0.4}, "had threshold 0.4, its card now says 0.5"),
         ({"temperature": 2.0}, "had temperature 2.0"),
         ({"image_size": 64}, "had image_size 64"),
+        (
+            {"person": PersonRule("mean", 0.25, "by hand", 9, 4)},
+            "had person rule aggregation mean, threshold 0.25, rule by hand, patients 9, positives 4, its card now "
+            "says none; export it again",
+        ),
+        ({"window": Window(-500.0, 1200.0)}, "had window level -500.0, width 1200.0, .* says level -600.0, width"),
+        ({"lungs": "extracted"}, "had lungs extracted, its card now says whole; export it again"),
+        (
+            {"task": "trunk", "classes": ("covid19", "normal")},
+            "had classes covid19, normal, its card now says none; export it again",
+        ),
     ],
 )
 def test_an_export_of_another_run_is_an_error(changes, message):
@@ -421,6 +433,31 @@ def test_an_export_of_another_run_is_an_error(changes, message):
     answers = outputs([0.2, 0.8])
     with pytest.raises(ValueError, match=message):
         compare(evidence(sample([0, 1], answers)), FakeArtefact(answers, answers, card=export_card(**changes)))
+
+
+def test_a_person_rule_that_came_later_is_said():
+    """`evaluate` may write one into the card of an older run; its exports would answer for no person."""
+    rule = PersonRule("noisy_or", 0.75, "by hand", 9, 4)
+    with pytest.raises(ValueError, match="had person rule none, its card now says aggregation noisy_or") as caught:
+        check_source(run_card(person=rule), export_card(), "int8.tflite")
+    assert "\n" not in str(caught.value)
+    check_source(run_card(person=rule), export_card(person=rule), "int8.tflite")
+
+
+@pytest.mark.parametrize("form", ["dynamic", "int8", "int8_mixed"])
+def test_a_quantised_model_with_classes_is_refused(form):
+    changes = {"task": "trunk", "classes": ("covid19", "normal")}
+    answers = dataclasses.replace(outputs(ranked()), lesions=None, maps=None)
+    artefact = FakeArtefact(answers, answers, form=form, card=export_card(form=form, **changes))
+    given = dataclasses.replace(evidence(sample(LABELS, answers)), card=run_card(**changes))
+    with pytest.raises(ValueError, match=f"a trunk in {form}, and quantised models with classes are not judged"):
+        compare(given, artefact)
+    check_source(run_card(**changes), export_card(form="float16", **changes), "float16.tflite")
+
+
+def test_a_quantised_model_may_have_no_maps():
+    answers = dataclasses.replace(outputs(ranked()), maps=None)
+    assert verdict(answers, answers, form="int8").reasons == ()
 
 
 def test_tolerances_come_from_flags():
@@ -466,6 +503,22 @@ def test_images_are_taken_evenly_from_each_class():
     assert [len(select_evenly(frame, n)) for n in range(2, 12)] == list(range(2, 12))
     with pytest.raises(ValueError, match="--images=1 leaves out a class"):
         select_evenly(frame, 1)
+
+
+def test_images_of_a_model_with_classes_are_taken_from_each_diagnosis():
+    """Of COVID-19 four, bacterial two, normal 14, sorted as they lie; the empty diagnosis is COVID-19's."""
+    diagnoses = ["covid19"] * 3 + [""] + ["bacterial"] * 2 + ["normal"] * 14
+    frame = pd.DataFrame({"image": [f"{n:02}" for n in range(20)], "diagnosis": diagnoses})
+    frame["covid"] = (frame.index < 4).astype(int)
+    classes = ("covid19", "bacterial", "normal")
+    taken = select_evenly(frame, 10, classes)
+    # Bacterial: 10 * 2 / 20 is one. COVID-19: 9 * 4 / 18 is two, the first and the last. Normal: seven.
+    assert taken["image"].tolist() == ["00", "03", "04", "06", "08", "10", "12", "15", "17", "19"]
+    assert select_evenly(frame, 3, classes)["image"].tolist() == ["00", "04", "06"]
+    assert [len(select_evenly(frame, n, classes)) for n in range(3, 20)] == list(range(3, 20))
+    assert "04" not in select_evenly(frame, 3)["image"].tolist()  # of COVID-19 and not, two of 16
+    with pytest.raises(ValueError, match="--images=2 leaves out a class; give at least 3, or 0"):
+        select_evenly(frame, 2, classes)
 
 
 @pytest.fixture
@@ -534,6 +587,7 @@ def edge_folder(own_run, tmp_path):
             export_card(form.encode(), form, source_sha256=own_run.card.model_sha256),
             threshold=own_run.card.threshold,
             temperature=own_run.card.temperature,
+            person=own_run.card.person,
         )
         (folder / f"{form}.tflite").write_bytes(with_card(form.encode(), card))
     return folder

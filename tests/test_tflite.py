@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from export import parity, tflite, tflite_convert
 from export.tflite_convert import FORMATS, Decisions, _equal_decisions, convert, formats_of
 from ladnn_tf import runs
-from ladnn_tf.data import pipeline
+from ladnn_tf.data import lungs, pipeline, preprocess
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.labels import COVID
 from ladnn_tf.models.attention import attention_model
@@ -141,6 +142,20 @@ def test_images_are_taken_evenly_from_their_split(tiny_run):
     assert len(tflite.split_images(run, run.config.manifest, "train", 10_000)) == len(every)
     validation = select_split(read_manifest(run.config.manifest), "validation")
     assert len(tflite.split_images(run, run.config.manifest, "validation", 0)) == len(validation)
+
+
+def test_images_of_a_run_of_lungs_are_the_lungs_alone(tiny_run):
+    """The ranges of int8 and its decisions are those of what the model is shown."""
+    run = runs.load_run(tiny_run)
+    run = dataclasses.replace(run, card=dataclasses.replace(run.card, lungs="extracted"))
+    expected = []
+    for path in select_split(read_manifest(run.config.manifest), "validation")["path"]:
+        pixels = preprocess.decode(Path(path).read_bytes())
+        found = lungs.find_lungs(lungs.pseudo_hu(pixels))
+        if not found.reason:
+            expected.append(preprocess.resize(lungs.extracted(pixels, found.mask), run.card.image_size))
+    assert expected
+    np.testing.assert_array_equal(tflite.split_images(run, run.config.manifest, "validation", 0), expected)
 
 
 def test_int8_needs_the_runs_own_data(tiny_run, tmp_path):

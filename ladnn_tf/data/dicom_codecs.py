@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladnn_tf.data.dicom_elements import DAMAGED
-from ladnn_tf.data.volume import needs_dicom
+from ladnn_tf.data.volume import counted, needs_dicom
 
 try:
     from pydicom import uid
@@ -220,7 +220,7 @@ def _clean_jpeg(encoded: bytes, expected: FrameFormat, kinds: tuple[int, ...]) -
 def _compare(rows: int, columns: int, samples: int, precision: int, expected: FrameFormat) -> None:
     if (rows, columns) != (expected.rows, expected.columns) or samples != 1:
         raise _bad(
-            f"has {rows} x {columns} pixels of {samples} samples, "
+            f"has {rows} x {columns} pixels of {counted(samples, 'sample')}, "
             f"but Rows and Columns say {expected.rows} x {expected.columns}"
         )
     if not 2 <= precision <= expected.allocated:

@@ -1,10 +1,9 @@
 """Values of DICOM elements with their type checked; an error names the tag."""
 
 import math
-import struct
-import zlib
 
-from ladnn_tf.data.volume import needs_dicom, printable
+from ladnn_tf.data import preprocess
+from ladnn_tf.data.volume import counted, needs_dicom, printable
 
 try:
     from pydicom.datadict import tag_for_keyword
@@ -14,17 +13,8 @@ except ImportError as error:
     raise needs_dicom(error) from error
 
 DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    LookupError,
-    ArithmeticError,
+    *preprocess.DAMAGED,
     RuntimeError,  # of native decoders; RecursionError and NotImplementedError are kinds of it
-    struct.error,
-    zlib.error,
     BytesLengthException,
     InvalidDicomError,
 )
@@ -102,7 +92,7 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...]:
         raise ElementError(f"{element_name(keyword)} is not of numbers")
     items = list(found) if hasattr(found, "__iter__") else [found]
     if len(items) != count:
-        raise ElementError(f"{element_name(keyword)} has {len(items)} values, {count} expected")
+        raise ElementError(f"{element_name(keyword)} has {counted(len(items), 'value')}, {count} expected")
     try:
         result = tuple(float(item) for item in items)
     except (TypeError, ValueError, OverflowError) as error:

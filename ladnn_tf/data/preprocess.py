@@ -31,8 +31,7 @@ PNG_END = b"IEND\xaeB`\x82"
 LFS_POINTER = b"version https://git-lfs"
 """How the text begins that Git leaves where a large file was not fetched."""
 
-# What Pillow lets through from the parsing of damaged files.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     EOFError,
     SyntaxError,
@@ -45,6 +44,7 @@ _DAMAGED = (
     struct.error,
     zlib.error,
 )
+"""What Pillow and other parsers let through from damaged files."""
 
 _READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
 
@@ -97,7 +97,7 @@ def decode(encoded: bytes) -> np.ndarray:
         raise ImageError(f"far too many pixels for a chest-CT slice ({error})") from error
     except UnidentifiedImageError as error:
         raise ImageError("neither PNG nor JPEG; convert it") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"damaged or truncated image ({error}); copy it again from its source") from error
@@ -108,7 +108,7 @@ def _check_orientation(image: Image.Image) -> None:
         warnings.simplefilter("ignore")  # damaged metadata: nobody can turn the picture by them
         try:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        except _DAMAGED:
+        except DAMAGED:
             return
     if orientation in range(2, 9):  # the tag has no other meanings; 1 is upright
         raise ImageError(

@@ -38,13 +38,18 @@ class Source:
     """One file.
 
     Attributes:
-        name: for messages: the path below the folder, or the member's name.
+        path: below the folder, or the member's name, as it is; it tells files apart.
         open: opens it for reading from its start; what it returns never allocates more for a `read` than the file
             has left. Raises SeriesError or OSError.
     """
 
-    name: str
+    path: str
     open: Callable[[], BinaryIO]
+
+    @property
+    def name(self) -> str:
+        """The path as it may stand in messages: two files may have the same."""
+        return printable(self.path)
 
 
 class _BoundedReader(io.BufferedReader):
@@ -62,16 +67,17 @@ class _BoundedReader(io.BufferedReader):
 def file_source(path: Path, name: str = "") -> Source:
     """One file of a disk; see Source."""
     name = name or path.name
+    shown = printable(name)
 
     def open_file() -> BinaryIO:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise SeriesError(f"{name}: not a file")
+            raise SeriesError(f"{shown}: not a file")
         if status.st_size > MAX_FILE_BYTES:
-            raise SeriesError(f"{name}: {status.st_size:,} bytes; no more than {MAX_FILE_BYTES:,} are read")
+            raise SeriesError(f"{shown}: {status.st_size:,} bytes; no more than {MAX_FILE_BYTES:,} are read")
         return _BoundedReader(path)
 
-    return Source(printable(name), open_file)
+    return Source(name, open_file)
 
 
 def folder_sources(folder: Path) -> list[Source]:
@@ -131,7 +137,7 @@ def zip_sources(path: Path) -> Iterator[tuple[list[Source], dict[str, list[str]]
             if reason := _refusal(info):
                 left_out.setdefault(reason, []).append(name)
             else:
-                sources.append(Source(name, lambda info=info, name=name: _unzip(archive, info, name)))
+                sources.append(Source(info.filename, lambda info=info, name=name: _unzip(archive, info, name)))
         yield sources, left_out
 
 

@@ -36,10 +36,11 @@ class Volume:
     """Slices of one series, all of one size and orientation.
 
     Attributes:
-        name: what to call it in messages: `series 2 (CHEST 1.0 B60f)`, or the file's or folder's name.
+        name: what to call it in messages: `series 2`, `study 1 of 2, series 2, part 1 of 2`, or the file's or
+            folder's name.
         hu: (z, y, x) float32 Hounsfield units; z from feet to head along the normal, y to the back, x to the
             patient's left.
-        spacing_mm: between slices (the median), rows and columns; NaN where unknown (pictures).
+        spacing_mm: between slices (the mean, gaps aside), rows and columns; NaN where unknown (pictures).
         report: what was irregular, a sentence each.
         files: the file of each slice, in order.
         calibrated: False if it comes from display pictures: `hu` is then grey * 3 - 1000, which spans about the
@@ -132,6 +133,11 @@ def left_out_report(left_out: Mapping[str, Sequence[str]]) -> list[str]:
         listed = ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
         report.append(f"left out: {listed}: {reason}.")
     return report
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 slice`, `2 slices`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def printable(name: str, longest: int = 120) -> str:

@@ -73,8 +73,8 @@ def read_card(version: int, outputs: Mapping[str, np.ndarray], *, allow_unfit: b
         raise ModelRefused(f"{complaint(card, version)}. Allow it only to study it (allow_unfit)")
     if card.lungs != "whole":
         raise ModelRefused(
-            f"version {version} ({card.version}) is shown the lungs alone by its card, and neither the server nor its "
-            "clients look for them: answer with the TFLite file of python -m export.tflite, or train a run with "
+            f"version {version} ({card.version}) is shown the lungs alone by its card, and neither the server nor "
+            "its clients look for them: answer by the TFLite file of python -m export.tflite, or train a run with "
             "--lungs=whole"
         )
     return Served(version, card, hashlib.sha256(found[0]).hexdigest())

@@ -17,6 +17,7 @@ from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.data.preprocess import ImageError
 from serving.page import file_kinds
+from serving.page.calls import notice
 from serving.page.audit_log import AuditLog
 from serving.page.errors import PageError, try_later
 from serving.page.form_data import read_form
@@ -30,7 +31,7 @@ from serving.page.series_answering import SeriesDesk, SeriesResult
 from serving.page.series_lines import series_lines
 from serving.page.series_parts import SeriesView
 from serving.page.settings import MEGABYTE, Settings
-from serving.page.view import ResultView, notice, operating_point, view_of
+from serving.page.view import ResultView, operating_point, view_of
 from serving.page.waiting import all_of, result_so_far
 from serving.page.words import Words
 from serving.page.work_queue import QueueFullError, WorkQueue

@@ -10,11 +10,12 @@ from ladnn_tf.card import Card
 from ladnn_tf.edge_overlay import BOX_SHARE, strongest
 from ladnn_tf.person import TOP_K
 from serving.page import percent, pictures
+from serving.page.calls import call_fields, model_fields, threshold_percent
 from serving.page.file_kinds import DICOM
 from serving.page.intake import SentSeries
 from serving.page.reasons import reason_in
 from serving.page.series_parts import Said, SeriesView, SliceView, SuspectView
-from serving.page.view import class_views, heat_text, notice, shown_name
+from serving.page.view import class_views, heat_text, shown_name
 from serving.page.words import Words
 
 if TYPE_CHECKING:  # they find lungs by packages that not every page has
@@ -44,11 +45,10 @@ def series_view(
         words: of the reader's language.
         with_pictures: whether there are pictures of the most suspicious slices.
     """
-    digits = 0 if answer.covid is None else percent.digits_apart(answer.covid, answer.threshold)
-    threshold = percent.share(answer.threshold, words, digits)
+    threshold = threshold_percent(answer.covid, answer.threshold, words)
     report = list(read.report)
     common = {
-        **_of_model(answer.card, answer.card_sha256, words),
+        **model_fields(answer.card, answer.card_sha256, words),
         "file": _name([sent.files[place].name for place in read.places], read.number, words),
         "threshold": answer.threshold,
         "threshold_percent": threshold,
@@ -62,13 +62,9 @@ def series_view(
     }
     if answer.covid is None:
         return SeriesView(state="abstained", sentence=words("series.no_answer"), **common)
+    how = words(f"series.how.{answer.aggregation}", count=TOP_K)
     view = SeriesView(
-        state="answered",
-        sentence=_sentence(answer, words, digits),
-        covid=answer.covid,
-        positive=answer.positive,
-        percent=_covid_percent(answer, words, digits),
-        digits=digits,
+        **call_fields(answer.covid, answer.positive, answer.threshold, words, "series", how=how),
         low=answer.low,
         high=answer.high,
         interval=_interval(answer, words),
@@ -91,7 +87,7 @@ def failure_view(sent: SentSeries, message: str, card: Card, card_sha256: str, w
     """
     reason, language = reason_in(words, message)
     return SeriesView(
-        **_of_model(card, card_sha256, words),
+        **model_fields(card, card_sha256, words),
         file=_name([file.name for file in sent.files], "", words),
         state="error",
         sentence=words("series.unread"),
@@ -101,17 +97,6 @@ def failure_view(sent: SentSeries, message: str, card: Card, card_sha256: str, w
         reason=reason,
         reason_language=language,
     )
-
-
-def _of_model(card: Card, card_sha256: str, words: Words) -> dict[str, object]:
-    return {
-        "model_version": card.version,
-        "card_sha256": card_sha256,
-        "unfit": card.unfit,
-        "of_phantoms": card.of_phantoms,
-        "caveats": [reason_in(words, caveat)[0] for caveat in card.caveats],
-        "notice": notice(card, words),
-    }
 
 
 def _name(files: Sequence[str], number: str, words: Words) -> str:
@@ -165,22 +150,6 @@ def _slice(each: "SliceAnswer", words: Words) -> SliceView:
     if each.answer is None:
         return SliceView(number, None, "", _said(each.reason, words))
     return SliceView(number, each.answer.covid, percent.probability(each.answer.covid, words), None)
-
-
-def _covid_percent(answer: "SeriesAnswer", words: Words, digits: int) -> str:
-    if answer.covid == answer.threshold:
-        return percent.share(answer.covid, words, digits)
-    return percent.probability(answer.covid, words, digits)
-
-
-def _sentence(answer: "SeriesAnswer", words: Words, digits: int) -> str:
-    shown, threshold = _covid_percent(answer, words, digits), percent.share(answer.threshold, words, digits)
-    if answer.positive:
-        key = "series.positive_at" if shown == threshold else "series.positive_above"
-    else:
-        key = "series.negative_just_below" if shown == threshold else "series.negative_below"
-    how = words(f"series.how.{answer.aggregation}", count=TOP_K)
-    return words(key, probability=shown, threshold=threshold, how=how)
 
 
 def _interval(answer: "SeriesAnswer", words: Words) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ladnn_tf.answer import Answer
-from ladnn_tf.card import NOTICE, Card
+from ladnn_tf.card import Card
 from ladnn_tf.edge_files import printable
 from ladnn_tf.edge_overlay import strongest
 from ladnn_tf.labels import COVID, LESIONS
 from serving.page import percent, pictures, validation
+from serving.page.calls import call_fields, model_fields, threshold_percent
 from serving.page.reasons import reason_in
 from serving.page.words import Words
 
@@ -90,7 +91,8 @@ class ResultView:
         of_phantoms: whether it was trained on drawn slices alone.
         caveats: the card's, a sentence each; those that are not known stay English.
         notice: what the model must not be used for.
-        picture: `pictures.slice_uri` of the slice; empty if it could not be read.
+        picture: `pictures.slice_uri` of the slice, or of what the network was shown of it; empty if it could not be
+            read.
         reason: why there is no answer, else empty.
         reason_language: of `reason`, which may be English on a Chinese page.
         covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer, as is `positive`, and
@@ -98,6 +100,7 @@ class ResultView:
         positive: the call.
         percent: `covid` in per cent, on the same side of the threshold as `covid`.
         digits: behind the point of `percent`.
+        shown: that the network, and so the picture, was shown the lungs alone; empty where it was the whole slice.
         bin_sentence: how often validation images with such a score were COVID-19, or that nobody knows.
         lesions: in the order of `labels.LESIONS`; empty for a baseline, and where they mean nothing.
         lesion_caveat: how the lesions must be read, or why there are none.
@@ -127,6 +130,7 @@ class ResultView:
     positive: bool | None = None
     percent: str = ""
     digits: int = 0
+    shown: str = ""
     bin_sentence: str = ""
     lesions: list[LesionView] = dataclasses.field(default_factory=list)
     lesion_caveat: str = ""
@@ -144,21 +148,16 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
     Args:
         file: the image's name as it was sent, which may hold anything.
         answer: of the image; for a file that never reached the predictor one with its `error`.
-        pixels: `(H, W, 3)` uint8 RGB, the slice as its file has it; None if it could not be read.
+        pixels: `(H, W, 3)` uint8 RGB, what `Predictor.answer` gives with the answer, of which maps and boxes are
+            shares; None for no pictures.
         words: of the reader's language.
     """
     reason, reason_language = reason_in(words, answer.reason or answer.error)
-    digits = 0 if answer.covid is None else percent.digits_apart(answer.covid, answer.threshold)
     common = {
+        **model_fields(answer.card, answer.card_sha256, words),
         "file": shown_name(file),
         "threshold": answer.threshold,
-        "threshold_percent": percent.share(answer.threshold, words, digits),
-        "model_version": answer.model_version,
-        "card_sha256": answer.card_sha256,
-        "unfit": answer.unfit,
-        "of_phantoms": answer.card.of_phantoms,
-        "caveats": [reason_in(words, caveat)[0] for caveat in answer.card.caveats],
-        "notice": notice(answer.card, words),
+        "threshold_percent": threshold_percent(answer.covid, answer.threshold, words),
         "picture": "" if pixels is None else pictures.slice_uri(pixels),
         "reason": reason,
         "reason_language": reason_language,
@@ -168,12 +167,8 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
         return ResultView(state=state, sentence=words(f"view.{state}"), **common)
     valid = _lesions_valid(answer)
     view = ResultView(
-        state="answered",
-        sentence=_sentence(answer, words, digits),
-        covid=answer.covid,
-        positive=answer.positive,
-        percent=_covid_percent(answer, words, digits),
-        digits=digits,
+        **call_fields(answer.covid, answer.positive, answer.threshold, words, "view"),
+        shown=words("view.lungs_alone") if answer.card.lungs == "extracted" else "",
         bin_sentence=validation.bin_sentence(answer.card, answer.covid, words),
         lesions=[
             LesionView(label, words(f"lesion.{label}"), value, percent.probability(value, words))
@@ -213,32 +208,12 @@ def shown_name(file: str) -> str:
     return f"{name[: _NAME_CHARACTERS - end - 1]}…{name[-end:]}"
 
 
-def notice(card: Card, words: Words) -> str:
-    """What the model must not be used for: the card's own words, translated where they are the usual ones."""
-    return words("notice") if card.notice == NOTICE else card.notice
-
-
 def class_views(classes: Mapping[str, float], words: Words) -> list[ClassView]:
     """The classes' probabilities as they are shown."""
     return [
         ClassView(label, words(f"class.{label}"), value, percent.probability(value, words))
         for label, value in classes.items()
     ]
-
-
-def _covid_percent(answer: Answer, words: Words, digits: int) -> str:
-    if answer.covid == answer.threshold:
-        return percent.share(answer.covid, words, digits)
-    return percent.probability(answer.covid, words, digits)
-
-
-def _sentence(answer: Answer, words: Words, digits: int) -> str:
-    shown, threshold = _covid_percent(answer, words, digits), percent.share(answer.threshold, words, digits)
-    if answer.positive:
-        key = "view.positive_at" if shown == threshold else "view.positive_above"
-    else:
-        key = "view.negative_just_below" if shown == threshold else "view.negative_below"
-    return words(key, probability=shown, threshold=threshold)
 
 
 def _lesions_valid(answer: Answer) -> bool | None:
