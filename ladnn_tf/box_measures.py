@@ -232,11 +232,17 @@ def _summarise_group(by_source: Mapping[str, pd.DataFrame], options: dict) -> di
         "patients": len(np.unique(patients)),
         "reachable": float(by_source[OWN]["reachable"].mean()),
         "sources": {
-            source: _as_dicts(intervals.bootstrap_patients(patients, _means(each), **options))
+            source: _as_dicts(
+                intervals.bootstrap_patients(patients, intervals.weighted_means(each, MEASURES), **options)
+            )
             for source, each in values.items()
         },
         "differences": {
-            source: _as_dicts(intervals.paired_bootstrap(patients, *_paired(values[OWN], each), **options))
+            source: _as_dicts(
+                intervals.paired_bootstrap(
+                    patients, *intervals.paired_means(values[OWN], each, MEASURES), **options
+                )
+            )
             for source, each in values.items()
             if source != OWN
         },
@@ -245,25 +251,6 @@ def _summarise_group(by_source: Mapping[str, pd.DataFrame], options: dict) -> di
 
 def _as_dicts(found: Mapping) -> dict[str, dict]:
     return {name: dataclasses.asdict(value) for name, value in found.items()}
-
-
-def _paired(a: np.ndarray, b: np.ndarray) -> tuple[intervals.Statistic, intervals.Statistic]:
-    both = np.isfinite(a) & np.isfinite(b)
-    return _means(np.where(both, a, np.nan)), _means(np.where(both, b, np.nan))
-
-
-def _means(values: np.ndarray) -> intervals.Statistic:
-    """The weighted mean of each measure over the images where it is defined."""
-    defined = np.isfinite(values)
-    filled = np.where(defined, values, 0.0)
-
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        counts = weights @ defined
-        sums = weights @ filled
-        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-        return dict(zip(MEASURES, means.T, strict=True))
-
-    return statistic
 
 
 def format_summary(summary: dict, regions: int) -> str:

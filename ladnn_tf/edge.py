@@ -62,8 +62,8 @@ The fields of a record (--format=jsonl, and the .json files in --out):
   maps             with --maps: raw attention maps [h][w][C], COVID-19 first, then the lesions
   classes          of a model with classes: probability of each, not calibrated
 
-The record of a series (--series) has the person's answer under the same names, its 95 % interval over the slices
-as low and high, and its slices; with --out all of them are in series.json, with a picture of each.
+The record of a series (--series) has the person's answer under the same names, its interval as low and high, its
+slices, and as `cautions` what must be known beside the call; with --out all are in series.json, with a picture.
 
 Exit status: 0, all answered, `"covid": null` with `"abstained": true` included; 1, an error, or a file without an
 answer because of one, or whose answer was not stored (not when watching); 2, an error in the command line."""
@@ -255,7 +255,7 @@ def _answer_files(
 
 
 def _answer_series(arguments: argparse.Namespace, predictor: EdgePredictor) -> bool:
-    """Answers series one by one; returns whether any could not be read."""
+    """Answers series one by one; returns whether any could not be read or answered because of an error."""
     try:
         from ladnn_tf import series_command, series_text  # what reads series is not in the extra `edge`
     except ImportError as error:

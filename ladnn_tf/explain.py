@@ -62,8 +62,8 @@ def check_whole(run: runs.Run) -> None:
     """
     if run.card.lungs != "whole":
         raise ValueError(
-            f"{run.folder} was trained on lungs that were cut out: its maps lie on those, and slices and masks are "
-            "whole. Give a run of --lungs=whole"
+            f"{run.folder} was trained on lungs that were cut out: its maps lie on those, and slices and masks "
+            "are whole. Give a run of --lungs=whole"
         )
 
 

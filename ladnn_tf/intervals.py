@@ -10,7 +10,7 @@ A statistic is a function of image weights (resamples, n), how often each image 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -165,6 +165,36 @@ def paired_bootstrap(
             p = min(1.0, 2 * (one_side + 1) / (len(change) + 1))
             differences[name] = PairedDifference(a, b, a - b, low, high, float(p), undefined)
     return differences
+
+
+def weighted_means(values: np.ndarray, names: Sequence[str]) -> Statistic:
+    """The statistic that is the weighted mean of each column, over the images where it is defined.
+
+    Args:
+        values: (n, m) float, NaN where undefined.
+        names: of the m columns.
+    """
+    defined = np.isfinite(values)
+    filled = np.where(defined, values, 0.0)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        counts = weights @ defined
+        sums = weights @ filled
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        return dict(zip(names, means.T, strict=True))
+
+    return statistic
+
+
+def paired_means(a: np.ndarray, b: np.ndarray, names: Sequence[str]) -> tuple[Statistic, Statistic]:
+    """`weighted_means` of two sources for `paired_bootstrap`, over the images where both are defined.
+
+    Args:
+        a, b: (n, m) float, NaN where undefined.
+        names: of the m columns.
+    """
+    both = np.isfinite(a) & np.isfinite(b)
+    return weighted_means(np.where(both, a, np.nan), names), weighted_means(np.where(both, b, np.nan), names)
 
 
 def patient_weights(patients: ArrayLike, resamples: int, seed: int) -> Iterator[np.ndarray]:

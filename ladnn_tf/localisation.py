@@ -246,7 +246,9 @@ def _summarise_group(pairs: pd.DataFrame, options: dict) -> dict:
         "sources": {
             source: {
                 name: dataclasses.asdict(interval)
-                for name, interval in intervals.bootstrap_patients(patients, _means(own), **options).items()
+                for name, interval in intervals.bootstrap_patients(
+                    patients, intervals.weighted_means(own, MEASURES), **options
+                ).items()
             }
             for source, own in values.items()
         },
@@ -255,31 +257,12 @@ def _summarise_group(pairs: pd.DataFrame, options: dict) -> dict:
             source: {
                 name: dataclasses.asdict(difference)
                 for name, difference in intervals.paired_bootstrap(
-                    patients, *_paired_means(values[first], values[source]), **options
+                    patients, *intervals.paired_means(values[first], values[source], MEASURES), **options
                 ).items()
             }
             for source in others
         },
     }
-
-
-def _paired_means(a: np.ndarray, b: np.ndarray) -> tuple[intervals.Statistic, intervals.Statistic]:
-    both = np.isfinite(a) & np.isfinite(b)
-    return _means(np.where(both, a, np.nan)), _means(np.where(both, b, np.nan))
-
-
-def _means(values: np.ndarray) -> intervals.Statistic:
-    """The weighted mean of each measure over the pairs where it is defined."""
-    defined = np.isfinite(values)
-    filled = np.where(defined, values, 0.0)
-
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        counts = weights @ defined
-        sums = weights @ filled
-        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-        return dict(zip(MEASURES, means.T, strict=True))
-
-    return statistic
 
 
 def format_summary(summary: dict) -> str:

@@ -129,9 +129,9 @@ def choose_rule(
 
     The mean is taken, as in the paper, unless another aggregation orders the persons better beyond chance: its
     AUC over persons minus the mean's has a paired bootstrap interval above 0 (95 % for both others together), and
-    there are `SMALLEST_CLASS` persons of either class, with `SMALLEST_SERIES` images. Of two such the one with the higher AUC is taken. The AUC
-    is the criterion as the threshold is chosen afterwards, so that only the order counts. On a small validation
-    set, where all may have an AUC of 1, this is the mean.
+    there are `SMALLEST_CLASS` persons of either class, who have `SMALLEST_SERIES` images or more. Of two such the
+    one with the higher AUC is taken. The AUC is the criterion as the threshold is chosen afterwards, so that only
+    the order counts. On a small validation set, where all may have an AUC of 1, this is the mean.
 
     The threshold is chosen over persons as the slices' is over slices (`metrics.choose_threshold`).
 

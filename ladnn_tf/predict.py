@@ -151,7 +151,7 @@ def write_series_csv(records: Sequence[dict], path: str | Path) -> None:
         {key: record.get(key) for key in ("path", "name", "covid", "low", "high", "positive")}
         | {name: record["classes"].get(name) for name in names}
         | {key: record.get(key) for key in ("aggregation", "threshold", "slices_in_series", "slices_answered")}
-        | {"reason": record["reason"], "error": record["error"]}
+        | {"cautions": " ".join(record["cautions"]), "reason": record["reason"], "error": record["error"]}
         for record in records
     ]
     _write_csv(rows, path)
@@ -211,7 +211,7 @@ def _predict_series(flag_values: flags.FlagValues) -> int:
 def main(argv: list[str]) -> int:
     """The command; the exit status is 1 if a file or series could not be read or answered.
 
-    An abstention is an answer, of a series too whose slices were all left out.
+    An abstention is an answer, of a series too whose slices were all left out, unless the model failed at one.
     """
     flag_values = flags.FlagValues()
     flags.DEFINE_string("run", None, "folder of the run", required=True, flag_values=flag_values)

@@ -9,7 +9,8 @@ from typing import Any
 from ladnn_tf import series_text
 from ladnn_tf.data.volumes import read_series
 from ladnn_tf.files import write_atomically
-from ladnn_tf.series import Predictor, SeriesAnswer, answer_look, look
+from ladnn_tf.series import Predictor, answer_look, look
+from ladnn_tf.series_answer import SeriesAnswer
 
 RESULTS_FILE = "series.json"
 
@@ -44,28 +45,33 @@ def answer_all(
 ) -> list[dict[str, Any]]:
     """Answers the series at each path; what is wrong with one path does not keep the others from their answers.
 
+    What is answered is in `series.json` before the next series is read, so that it is there whatever happens then.
+
     Args:
         paths: of series, as `volumes.read_series` takes them.
         predictor: of the model.
         slices: one of `series.SLICES`.
         check_lungs: whether slices without enough lung are left out.
-        out: folder for `series.json` and a picture of each answered series; None for neither.
+        out: folder for `series.json` and a picture of each answered series; None for neither. Those of an earlier
+            call are replaced: pictures that its `series.json` names are deleted.
         panels: whether there are pictures.
         report: is called with the record of each series as soon as it is answered, and with the answer in words.
 
     Returns:
-        The records, in order: `series_text.series_record`, or `failure_record` of what could not be read.
+        The records, in order: `series_text.series_record`, or `failure_record` of what could not be read or
+        answered.
 
     Raises:
         OSError: if an answer cannot be written.
     """
     records: list[dict[str, Any]] = []
-    for path, answer in _answers(paths, predictor, slices, check_lungs):
+    if out:
+        _delete_panels(out)
+        write_json(predictor, records, out / RESULTS_FILE)
+    for path, name, answer in _answers(paths, predictor, slices, check_lungs):
         if isinstance(answer, str):
-            record, words = (
-                series_text.failure_record(path, answer, predictor),
-                series_text.format_failure(path, answer),
-            )
+            record = series_text.failure_record(path, answer, predictor, name)
+            words = series_text.format_failure(path, answer, name)
         else:
             panel = None
             if out and panels and answer.covid is not None:
@@ -75,9 +81,9 @@ def answer_all(
             if panel:
                 words += f"\n  picture: {series_text.printable(str(out / panel))}"
         records.append(record)
+        if out:
+            write_json(predictor, records, out / RESULTS_FILE)
         report(record, words)
-    if out:
-        write_json(predictor, records, out / RESULTS_FILE)
     return records
 
 
@@ -91,25 +97,46 @@ def write_json(predictor: Predictor, records: Sequence[dict[str, Any]], path: Pa
     write_atomically(path, f"{text}\n".encode("ascii"))
 
 
+def _delete_panels(out: Path) -> None:
+    """Deletes the pictures in a folder that its `series.json` names; if that is something else, none."""
+    try:
+        records = json.loads((out / RESULTS_FILE).read_bytes())["series"]
+        names = [name for record in records if isinstance(name := record["panel"], str)]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return
+    for name in names:
+        inside = Path(name).name == name and name.endswith(".png")
+        if inside and (out / name).is_file():
+            (out / name).unlink()
+
+
 def _answers(
     paths: Sequence[str], predictor: Predictor, slices: str, check_lungs: bool
-) -> Iterator[tuple[str, SeriesAnswer | str]]:
-    """Each path with the answer of each series in it, or with the reason why it could not be read."""
+) -> Iterator[tuple[str, str, SeriesAnswer | str]]:
+    """Each path, the name of each series in it, and its answer, or the reason why it has none."""
     for path in paths:
         try:
             volumes = read_series(path)
         except (ValueError, ImportError, MemoryError) as error:
-            yield path, str(error) or "not enough memory to read it"
+            yield path, "", str(error) or "not enough memory to read it"
             continue
         except OSError as error:
-            yield path, f"cannot be read ({error.strerror})" if error.strerror else str(error)
+            yield path, "", f"cannot be read ({error.strerror})" if error.strerror else str(error)
             continue
-        if not volumes:
-            yield path, "holds no series"
         while volumes:
-            # The volume is gone before the model is asked, and the model read.
-            seen = look(volumes.pop(0), predictor.card, slices=slices, check_lungs=check_lungs)
-            yield path, answer_look(seen, predictor)
+            name = volumes[0].name
+            try:
+                # The volume is gone before the model is asked, and the model read.
+                seen = look(volumes.pop(0), predictor.card, slices=slices, check_lungs=check_lungs)
+                answer = answer_look(seen, predictor)
+            except MemoryError:
+                answer = "not enough memory to answer it"
+            # Whatever it is (TensorFlow's own errors have no class in common with Python's), it would keep all
+            # other series from their answers.
+            except Exception as error:  # noqa: BLE001
+                words = " ".join(str(error).split())
+                answer = f"the program failed at this series ({type(error).__name__}{words and f': {words}'})"
+            yield path, name, answer
 
 
 def _write_panel(path: str, answer: SeriesAnswer, out: Path, taken: set[str]) -> str:

@@ -8,7 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ladnn_tf import series_text
 from ladnn_tf.edge_overlay import BOX_SHARE, BOXES_NOTE, blend, draw_scale, outline, plain, strongest
-from ladnn_tf.series import SUSPICIOUS, SeriesAnswer, SliceAnswer
+from ladnn_tf.series import SUSPICIOUS
+from ladnn_tf.series_answer import SeriesAnswer, SliceAnswer
+from ladnn_tf.series_cautions import cautions
 
 _SIDE = 384  # pixels of one picture
 _GAP = 10
@@ -54,7 +56,7 @@ def draw(answer: SeriesAnswer, path: str) -> Image.Image:
     height = above + pictures + has_maps * _LINE + len(notes) * _LINE + _GAP
     picture = Image.new("RGB", (_WIDTH, height), "white")
     canvas = ImageDraw.Draw(picture)
-    title = _end(series_text.title(path, answer), _NAME_CHARACTERS)
+    title = _end(series_text.title(path, answer.name), _NAME_CHARACTERS)
     canvas.text((_GAP, _GAP), title, _INK, font=ImageFont.load_default(_TITLE_SIZE))
     said = f"COVID-19 {series_text.probability(answer)}: called {series_text.call(answer)}"
     canvas.text((_GAP, _GAP + _TITLE_LINE), said, _INK, font=ImageFont.load_default(_TITLE_SIZE))
@@ -116,13 +118,17 @@ def _notes(answer: SeriesAnswer) -> list[tuple[str, tuple[int, int, int]]]:
         f"{count} of {len(answer.answered)} answered, {what} the model was shown them; {_what_is_drawn(answer)}."
     ]
     if answer.classes:
-        said.append(f"Classes: {series_text.classes(answer)}.")
+        most = series_text.most_probable_class(answer)
+        said.append(f"Most probable class: {most}. Classes: {series_text.classes(answer)}.")
     said.append(f"Person: {series_text.rule(answer)}.")
     said.append(f"By {plain(answer.card.version)}; window: {series_text.window(answer)}.")
-    notes = [(line, _INK) for text in said for line in textwrap.wrap(text, _NOTE_CHARACTERS)]
-    for caveat in answer.card.caveats:
-        notes += [(line, _WARNING) for line in textwrap.wrap(caveat, _NOTE_CHARACTERS)]
-    return notes + [(line, _INK) for line in textwrap.wrap(answer.card.notice, _NOTE_CHARACTERS)]
+    parts = [
+        *((sentence, _WARNING) for sentence in cautions(answer)),
+        *((sentence, _INK) for sentence in said),
+        *((caveat, _WARNING) for caveat in answer.card.caveats),
+        (answer.card.notice, _INK),
+    ]
+    return [(line, colour) for text, colour in parts for line in textwrap.wrap(text, _NOTE_CHARACTERS)]
 
 
 def _what_is_drawn(answer: SeriesAnswer) -> str:

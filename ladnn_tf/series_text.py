@@ -10,15 +10,17 @@ from ladnn_tf.card import Card
 from ladnn_tf.edge_files import printable
 from ladnn_tf.labels import CLASS_NAMES
 from ladnn_tf.person import AGGREGATION_NAMES
-from ladnn_tf.series import Predictor, SeriesAnswer, SliceAnswer, reasons
+from ladnn_tf.series import Predictor
+from ladnn_tf.series_answer import SeriesAnswer, SliceAnswer, reasons
+from ladnn_tf.series_cautions import cautions
 
 _INDENT = "  "
 _WIDTH = 110
 
 
-def title(path: str, answer: SeriesAnswer) -> str:
+def title(path: str, name: str) -> str:
     """Names a series: the path it was read from, and the series in it where that has another name."""
-    path, name = printable(path), printable(answer.name)
+    path, name = printable(path), printable(name)
     return path if path.rstrip("/").endswith(name) else f"{path}, {name}"
 
 
@@ -32,7 +34,7 @@ def format_series(path: str, answer: SeriesAnswer) -> str:
     Returns:
         The text, without the card's caveats and notice, which `format_notes` has.
     """
-    lines = [title(path, answer), *_indented(f"read: {what_was_read(answer)}")]
+    lines = [title(path, answer.name), *_indented(f"read: {what_was_read(answer)}")]
     for sentence in answer.report:
         lines += _indented(printable(sentence), 2)
     lines += _indented(f"answered: {_how_many(answer)}")
@@ -41,7 +43,10 @@ def format_series(path: str, answer: SeriesAnswer) -> str:
     if answer.covid is None:
         return "\n".join(lines + _indented(f"no answer: {printable(answer.reason)}"))
     lines += _indented(f"COVID-19: {probability(answer)}: {call(answer)}")
+    for sentence in (interval_note(answer), *cautions(answer)):
+        lines += _indented(sentence, 2)
     if answer.classes:
+        lines += _indented(f"most probable class: {most_probable_class(answer)}")
         lines += _indented(f"classes: {classes(answer)}")
     lines += _indented(f"rule: {rule(answer)}")
     lines += _indented(f"window: {window(answer)}")
@@ -52,9 +57,9 @@ def format_series(path: str, answer: SeriesAnswer) -> str:
     return "\n".join(lines)
 
 
-def format_failure(path: str, error: str) -> str:
-    """The block of a path that could not be read."""
-    return "\n".join([printable(path), *_indented(f"no answer: {printable(error)}")])
+def format_failure(path: str, error: str, name: str = "") -> str:
+    """The block of a path that could not be read, or of a series in it, its `name`, that could not be answered."""
+    return "\n".join([title(path, name), *_indented(f"no answer: {printable(error)}")])
 
 
 def format_notes(card: Card, answered: bool) -> str:
@@ -90,6 +95,16 @@ def probability(answer: SeriesAnswer) -> str:
     return f"{found}, {AGGREGATION_NAMES[answer.aggregation]}"
 
 
+def interval_note(answer: SeriesAnswer) -> str:
+    """Why no part of an interval, as it is shown, lies above the probability; empty where some does."""
+    if answer.low is None or answer.aggregation == "mean" or f"{answer.high:.3f}" > f"{answer.covid:.3f}":
+        return ""
+    return (
+        "The interval reaches to lower values only: slices that are drawn again are never higher than the highest "
+        "there is."
+    )
+
+
 def call(answer: SeriesAnswer) -> str:
     """`positive` or `negative`."""
     return "positive" if answer.positive else "negative"
@@ -99,6 +114,11 @@ def classes(answer: SeriesAnswer) -> str:
     """The classes' probabilities in words."""
     shares = ", ".join(f"{CLASS_NAMES[name]} {value:.3f}" for name, value in answer.classes.items())
     return f"{shares} (means over the slices, not calibrated)"
+
+
+def most_probable_class(answer: SeriesAnswer) -> str:
+    """Its name; empty for models without classes."""
+    return CLASS_NAMES.get(answer.most_probable_class, "")
 
 
 def rule(answer: SeriesAnswer) -> str:
@@ -133,7 +153,7 @@ def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> 
 
     Returns:
         Numbers, texts, lists and dicts only; what is not known is None. `slices` has an item for each slice that
-        was looked at, `index` from 0.
+        was looked at, `index` from 0. `error` and not `reason` says why there is no answer where the model failed.
     """
     chosen = answer.card.person
     return {
@@ -148,9 +168,12 @@ def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> 
         "rule": chosen.rule if chosen else "",
         "validation_patients": chosen.patients if chosen else None,
         "validation_positives": chosen.positives if chosen else None,
+        "validation_slices": chosen.slices or None if chosen else None,
+        "cautions": list(cautions(answer)),
         "classes": answer.classes,
-        "reason": answer.reason,
-        "error": "",
+        "most_probable_class": answer.most_probable_class,
+        "reason": "" if answer.failed else answer.reason,
+        "error": answer.reason if answer.failed else "",
         "slices_in_series": answer.count,
         "slices_answered": len(answer.answered),
         "slices_chosen": answer.choice,
@@ -166,13 +189,15 @@ def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> 
     }
 
 
-def failure_record(path: str, error: str, predictor: Predictor) -> dict[str, Any]:
-    """The record of a path that could not be read: `error`, and None or nothing for what is not known."""
+def failure_record(path: str, error: str, predictor: Predictor, name: str = "") -> dict[str, Any]:
+    """The record of what `format_failure` is of: `error`, and None or nothing for what is not known."""
     return {
         **_head(path, predictor.card, predictor.card_sha256),
-        "name": "",
+        "name": name,
         **dict.fromkeys(("covid", "low", "high", "positive", "aggregation", "threshold")),
+        "cautions": [],
         "classes": {},
+        "most_probable_class": "",
         "reason": "",
         "error": error,
         "report": [],

@@ -6,7 +6,7 @@ import json
 import pytest
 from tiny_tflite import card_of
 
-from ladnn_tf.card import Export, ScoreBin, card_json, parse_card
+from ladnn_tf.card import Export, PersonRule, ScoreBin, card_json, parse_card
 
 LOW = ScoreBin(0.0, 0.5, 10, 1, (0.02, 0.4))
 HIGH = ScoreBin(0.5, 1.0, 0, 0, None)
@@ -28,6 +28,17 @@ def test_the_card_of_an_older_run_has_no_bins():
     card = parse_card(json.dumps(fields).encode(), "x")
     assert (card.score_bins, card.lesion_targets) == ((), "")
     assert card.score_bin(0.5) is None
+
+
+def test_a_rule_for_persons_survives_and_that_of_an_older_run_knows_no_number_of_slices():
+    card = dataclasses.replace(CARD, person=PersonRule("mean", 0.5, "by hand", 24, 11, slices=2))
+    assert parse_card(card_json(card), "x") == card
+    fields = json.loads(card_json(card))
+    del fields["person"]["slices"]
+    assert parse_card(json.dumps(fields).encode(), "x").person == PersonRule("mean", 0.5, "by hand", 24, 11, 0)
+    fields["person"]["slices"] = 2.5
+    with pytest.raises(ValueError, match=r"slices should be a number, 0 or more\. Received: 2\.5"):
+        parse_card(json.dumps(fields).encode(), "x")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_several_series_are_separated_and_put_in_order(tmp_path, hu):
         for file in write_series(hu + number, SPACING, tmp_path, description=name):
             edit(file, SeriesNumber=number)
     soft, lung = read_series(tmp_path)
-    assert (soft.name, lung.name) == ("series 2 (SOFT)", "series 10 (LUNG)")
+    assert (soft.name, lung.name) == ("series 2", "series 10")
     assert np.array_equal(soft.hu, hu + 2)
     assert np.array_equal(lung.hu, hu + 10)
 
@@ -91,7 +91,7 @@ def test_padding_becomes_air(tmp_path, files, hu, signed):
     series = read_one(files[0])
     assert series.hu.ravel()[:6].tolist() == [-1000] * 3 + [value - 1024 for value in values[3:]]
     assert series.report[1] == (
-        "PixelPaddingValue (0028,0120): 50.0% of the pixels, in 1 slices, hold no measurement and became air, "
+        "PixelPaddingValue (0028,0120): 50.0% of the pixels, in 1 slice, hold no measurement and became air, "
         "-1000 HU."
     )
 
@@ -164,8 +164,8 @@ def test_a_duplicate_with_other_pixels_is_told_from_one_with_the_same(tmp_path, 
     series = read_one(tmp_path)
     assert np.array_equal(series.hu, hu)
     assert series.report[:2] == (
-        "1 slices lie where another one lies, with the same pixels, and were left out: same.",
-        "1 slices lie where another one lies, with other pixels, and were left out: other.",
+        "1 slice lies where another one lies, with the same pixels, and was left out: same.",
+        "1 slice lies where another one lies, with other pixels, and was left out: other.",
     )
 
 
@@ -180,7 +180,7 @@ def test_mixed_distances_and_thicknesses_are_reported(tmp_path, files):
 def test_slices_of_another_size_are_another_volume(tmp_path, files, hu):
     edit(files[3], Rows=3, pixels=np.zeros((3, 8), np.int16))
     large, small = read_series(tmp_path)
-    assert (large.name, small.name) == ("series 1 (phantom), part 1 of 2", "series 1 (phantom), part 2 of 2")
+    assert (large.name, small.name) == ("series 1, part 1 of 2", "series 1, part 2 of 2")
     assert np.array_equal(large.hu, hu[:3])
     assert small.hu.shape == (1, 3, 8)
     assert any("it was read as 2 volumes" in line for line in large.report)
@@ -284,7 +284,7 @@ def test_a_damaged_code_stream_makes_a_gap(tmp_path):
     assert np.array_equal(series.hu, hu[[0, 2, 3]])
     assert series.report[0].startswith("a gap of 10 mm")
     assert series.report[-1] == (
-        f"left out: {files[1].name}: a frame of PixelData (7FE0,0010) has 49 x 64 pixels of 1 samples, but Rows "
+        f"left out: {files[1].name}: a frame of PixelData (7FE0,0010) has 49 x 64 pixels of 1 sample, but Rows "
         "and Columns say 48 x 64."
     )
 
@@ -312,6 +312,10 @@ def test_nothing_about_the_patient_is_passed_on(tmp_path, files):
         "StudyDate": "20200304",
         "AccessionNumber": "SECRET-2",
         "InstitutionName": "SECRET",
+        "SeriesDescription": "SECRET 1940",
+        "ProtocolName": "SECRET",
+        "IssuerOfPatientID": "SECRET-3",
+        "StudyInstanceUID": "1.2.1940.2020",
     }
     for file in files:
         edit(file, **secret, PhotometricInterpretation="MONOCHROME1")
@@ -324,7 +328,7 @@ def test_nothing_about_the_patient_is_passed_on(tmp_path, files):
 def test_an_enhanced_file_without_positions_is_refused(files):
     edit(files[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1", PerFrameFunctionalGroupsSequence=[])
     with pytest.raises(
-        SeriesError, match=r"PerFrameFunctionalGroupsSequence \(5200,9230\) has 0 items for 1 frames"
+        SeriesError, match=r"PerFrameFunctionalGroupsSequence \(5200,9230\) has 0 items for 1 frame"
     ):
         read_series(files[0])
     edit(files[0], PerFrameFunctionalGroupsSequence=[Dataset()])

@@ -87,6 +87,15 @@ def test_errors_and_refusals(model, scan, tmp_path, monkeypatch, capsys):
     assert "no answer: all 2 slices" in capsys.readouterr().out
 
 
+def test_a_model_without_a_number_is_an_error_and_no_abstention(model, monkeypatch, capsys):
+    """The tiny model has no number for black."""
+    monkeypatch.setattr(series_command, "read_series", lambda path: [volume([-2000.0] * 3, size=40)])
+    assert command(model, "--series=x", "--no-lungs", "--format=jsonl") == 1
+    (record,) = lines(capsys)
+    assert (record["covid"], record["reason"]) == (None, "")
+    assert "3 of them no answer: the model gives no finite number" in record["error"]
+
+
 def test_what_is_no_chest_is_refused_slice_by_slice(model, scan, capsys):
     assert edge.run(["edge", str(model), f"--series={scan}", "--no-lungs", "--format=jsonl"]) == 0
     (record,) = lines(capsys)

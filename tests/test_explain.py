@@ -249,11 +249,11 @@ def test_bad_command_lines(tiny_run, capsys):
 
 
 def of_lungs(run, folder):
-    """A copy of a run that is shown the lungs alone."""
+    """A copy of a run that is shown the lungs alone, with a name of its own."""
     shutil.copytree(run, folder)
     settings, card = folder / "config.flags", json.loads((folder / "card.json").read_text())
     settings.write_text(settings.read_text().replace("--lungs=whole", "--lungs=extracted"))
-    (folder / "card.json").write_text(json.dumps({**card, "lungs": "extracted"}))
+    (folder / "card.json").write_text(json.dumps({**card, "name": folder.name, "lungs": "extracted"}))
     return folder
 
 

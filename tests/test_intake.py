@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from serving_page import png, zipped
 
+from ladnn_tf.data.picture_series import natural_key
 from ladnn_tf.data.preprocess import PNG_SIGNATURE, ImageError
 from serving.page import file_kinds, unzip
 from serving.page.errors import PageError
@@ -94,6 +95,13 @@ def test_series_are_parted_from_images():
     assert [item.name for item in single] == ["no.txt"]
     assert [file.name for file in series[1].files] == ["b9.png", "b10.png"]
     assert series[1].contents == [png(2), png(1)]
+
+
+def test_pictures_have_the_same_order_as_in_a_folder():
+    names = ["a/IM-1.9.png", "a/IM-1.10.png", "b/26.0.png", "b/28.0.png", f"c{'1' * 5000}"]
+    _, (series,) = parted(items(*[(name, png()) for name in reversed(names)]), as_series=True)
+    assert [file.name for file in series.files] == names
+    assert names == sorted(names, key=natural_key)
 
 
 def test_other_files_in_a_zip_with_dicom_are_passed_over_and_counted():

@@ -195,3 +195,16 @@ def test_paired_bootstrap_of_undefined_values_and_of_a_single_patient():
     assert found == {"auc": intervals.PairedDifference(None, 1.0, undefined_resamples=10)}
     single = intervals.paired_bootstrap([1, 1], mean_of([1, 2]), mean_of([0, 1]), resamples=10)["mean"]
     assert single == intervals.PairedDifference(1.5, 0.5, 1.0)
+
+
+def test_weighted_means_are_of_the_images_where_each_column_is_defined():
+    a = np.array([[1.0, np.nan], [3.0, np.nan], [8.0, np.nan]])
+    b = np.array([[0.0, 0.5], [np.nan, 0.5], [2.0, 0.5]])
+    weights = np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 1.0], [0.0, 3.0, 0.0]])
+    found = intervals.weighted_means(b, ("x", "y"))(weights)
+    np.testing.assert_array_equal(found["x"], [1.0, 2 / 3, np.nan])
+    np.testing.assert_array_equal(found["y"], [0.5, 0.5, 0.5])
+    first, second = (each(weights) for each in intervals.paired_means(a, b, ("x", "y")))
+    np.testing.assert_array_equal(first["x"], [4.5, 10 / 3, np.nan])  # without the second image, which b lacks
+    np.testing.assert_array_equal(second["x"], [1.0, 2 / 3, np.nan])
+    assert np.isnan([*first["y"], *second["y"]]).all()

@@ -16,6 +16,7 @@ from series_files import IDENTIFYING, SAYINGS, changed, multi_frame, nifti
 from serving_page import JSON, OPERATOR, FakePredictor, ask, example, form, png, running_page, zipped
 
 from ladnn_tf.data.phantom_volume import phantom_volume
+from serving.clients.errors import Unavailable
 from serving.page import series_answering
 from serving.page.app import create_app
 from serving.page.results_csv import results_csv
@@ -215,6 +216,92 @@ def test_two_series_are_two_answers(page, dicom, volume, tmp_path):
         (2, 2, SLICES // 2),
     ]
     assert lines[0]["files_hmac_sha256"] != lines[1]["files_hmac_sha256"]
+
+
+def test_more_series_in_an_upload_than_uploads_may_wait_are_answered_one_after_the_other(tmp_path, volume):
+    files = [(f"{number}.nii", nifti((volume[0][:2], volume[1]))) for number in range(10)]
+    with running_page(tmp_path, series_queue=1) as page:
+        found = series_of(page.upload(*files))
+        assert [result["file"] for result in found] == [name for name, _ in files]
+        assert [(line["series"], line["of_series"]) for line in page.audit("series")] == [
+            (place, 10) for place in range(1, 11)
+        ]
+
+
+def test_if_one_series_fails_those_before_it_are_in_the_audit_log(page, volume):
+    predict, asked = page.predictor.predict, []
+
+    def fail_at_the_second(images):
+        asked.append(len(images))
+        if len(asked) == 2:
+            raise Unavailable("down")
+        return predict(images)
+
+    page.predictor.predict = fail_at_the_second
+    assert page.upload(*((name, nifti(volume)) for name in ("a.nii", "b.nii", "c.nii"))).status_code == 503
+    assert [(line["state"], line["outcome"]) for line in page.audit("series")] == [
+        ("answered", "failed"),
+        ("not_begun", "failed"),
+        ("not_begun", "failed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"max_slices": 2 * SLICES - 1}, f"have {2 * SLICES} slices, and at most {2 * SLICES - 1}"),
+        # 4 bytes a pixel: a series of 4 x 18 slices of 64 x 64 has 1.125 MiB, one of 18 slices 0.28.
+        ({"max_series_mb": 2}, "need 3 MB as they are read, and at most 2 MB"),
+    ],
+)
+def test_limits_are_of_all_series_of_an_upload_together(tmp_path, volume, limit, words):
+    times = 4 if "max_series_mb" in limit else 1
+    large, small = nifti((np.repeat(volume[0], times, axis=0), volume[1])), nifti((volume[0][:9], volume[1]))
+    with running_page(tmp_path, **limit) as page:
+        for _ in range(2):  # the next upload has all of it again
+            first, second, third = series_of(page.upload(("a.nii", large), ("b.nii", large), ("c.nii", small)))
+            assert (first["state"], first["slices"]) == ("answered", times * SLICES)
+            assert second["state"] == "error"
+            assert words in second["reason"]
+            assert third["slices"] == 9  # there is room for it
+
+
+def test_free_text_in_code_strings_is_not_shown(page, dicom):
+    """In ImageType, FrameType, RescaleType and TransferSyntaxUID anything may stand, also a name."""
+    contents = list(dicom.values())
+    frames = multi_frame(dict(list(dicom.items())[4:]))
+    given = {
+        "derived": changed(contents[0], ImageType=["DERIVED", "SECRETXAXX", "AXIAL", "MPR"]),
+        "rescaled": changed(contents[1], RescaleType="SECRET, NOT HU"),
+        "coded": contents[2].replace(b"1.2.840.10008.1.2.1\0", b"1.2.SECRET.SECRET.2\0"),
+        "frames": frames.replace(b"ORIGINAL\\PRIMARY\\VOLUME", b"DERIVED\\PRIMARY\\SECRETX"),
+    }
+    given["derived"] = given["derived"].replace(b"SECRETXAXX", b"SECRET (A)")
+    assert [b"SECRET" in content for content in given.values()] == [True] * 4
+    good = [(f"{number}", content) for number, content in enumerate(contents)]
+    for files, state in (([*given.items()], "error"), ([*given.items(), *good], "answered")):
+        (result,) = series_of(page.upload(*files))
+        assert result["state"] == state
+        text = json.dumps(result)
+        assert "SECRET" not in text
+        assert "Type (0008,0008) DERIVED/.../AXIAL/MPR)" in text
+        assert "DERIVED/PRIMARY/.../NONE)" in text
+        assert "RescaleType (0028,1054) is ..., not HU" in text
+        assert "TransferSyntaxUID (0002,0010) has no decoder here" in text
+
+
+def test_what_the_reader_finds_irregular_is_said_in_the_readers_language(page, dicom):
+    contents = list(dicom.values())
+    odd = {
+        "same": contents[3],
+        "derived": changed(contents[4], ImageType=["DERIVED", "PRIMARY", "AXIAL"]),
+        "secondary": changed(contents[5], ImageType=["ORIGINAL", "SECONDARY", "AXIAL"]),
+        "localizer": changed(contents[6], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+    }
+    parts = [("files", file) for file in (*dicom.items(), *odd.items())]
+    (result,) = series_of(page.client.post("/diagnose?lang=zh", files=parts, headers=JSON))
+    assert len(result["report"]) == 4
+    assert [each["text"] for each in result["report"] if each["language"] != "zh"] == []
 
 
 def test_a_series_without_lungs_gets_no_answer_and_no_number(page, volume, tmp_path):

@@ -16,10 +16,10 @@ from page_views import abstention, answer, baseline, card, failure, shown
 from PIL import Image
 
 from ladnn_tf.card import Export, ScoreBin
-from ladnn_tf.edge_overlay import blend, heat_colours
+from ladnn_tf.edge_overlay import OUTLINE, blend, heat_colours
 from ladnn_tf.labels import COVID, LESION_NAMES, LESIONS
 from serving.page import percent, pictures, results_csv
-from serving.page.view import operating_point, shown_name
+from serving.page.view import operating_point, shown_name, view_of
 from serving.page.words import words_of
 
 ENGLISH, CHINESE = words_of("en"), words_of("zh")
@@ -437,6 +437,48 @@ def test_places_of_a_map(row, column, place):
 def test_an_answer_without_maps_or_pixels_has_no_pictures():
     result = shown(answer(maps=None), picture=False)
     assert (result.picture, result.heat, result.scale, result.cells) == ("", [], "", "")
+
+
+def test_boxes_are_drawn_in_what_the_network_was_shown():
+    """Lungs of 32 x 64 pixels are shown 256 x 512: a box from 1/4, 1/8 to 3/4, 1/2 has rows 64 to 191 and columns
+    64 to 255; its first and last pixel are a dark rim."""
+    of = card(task="drenet", classes=("covid19", "bacterial"), lesion_targets="", lungs="extracted")
+    given = answer(
+        of=of,
+        maps=None,
+        lesions={},
+        boxes=np.array([[0.25, 0.125, 0.75, 0.5]], np.float32),
+        scores=np.array([0.5], np.float32),
+        classes={"covid19": 0.83, "bacterial": 0.17},
+    )
+    result = view_of("a.png", given, np.full((32, 64, 3), 90, np.uint8), ENGLISH)
+    assert result.boxes
+    assert result.shown == "Of this slice the network was shown the lungs alone."
+    _, picture = opened(result.picture)
+    assert picture.size == (512, 256)
+    rows, columns = orange(picture)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((65, 190, 65, 254), abs=1)
+
+
+def orange(picture):
+    """Rows and columns of a box' outline."""
+    found = np.abs(np.asarray(picture).astype(int) - OUTLINE).max(axis=2) < 60
+    rows, columns = found.sum(axis=1) > 100, found.sum(axis=0) > 80
+    return np.flatnonzero(rows), np.flatnonzero(columns)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_it_is_said_where_the_lungs_alone_are_shown(language):
+    of = card(lungs="extracted")
+    words = words_of(language)
+    text = page_views.results_page([shown(answer(of=of), language=language)], language)
+    assert words("view.lungs_alone") in text
+    assert words("results.lungs_alt", file="slice.png") in text
+    whole = page_views.results_page([shown(answer(), language=language)], language)
+    refused = page_views.results_page([shown(abstention(of=of), language=language)], language)
+    for text in (whole, refused):
+        assert words("view.lungs_alone") not in text
+        assert words("results.slice_alt", file="slice.png") in text
 
 
 # CSV

@@ -155,6 +155,8 @@ def test_every_text_is_used_and_every_used_text_is_there():
         f"{page}.{state}{end}" for page, end in (("results", "_help"), ("view", "")) for state in view.STATES
     }
     named |= {f"series.{state}_help" for state in view.STATES} | {f"series.{state}" for state in view.STATES}
+    calls = ("positive_at", "positive_above", "negative_below", "negative_just_below")
+    named |= {f"{page}.{call}" for page in ("view", "series") for call in calls}
     named |= {f"series.how.{aggregation}" for aggregation in AGGREGATIONS}
     families = ("reason.", "lesion.", "error.", "view.place.", "refused.", "contribute", "data.", "class.")
     bare = {key.removesuffix(".one").removesuffix(".many") for key in ENGLISH.texts}

@@ -416,8 +416,7 @@ def test_an_unknown_format_is_an_error():
         ({"image_size": 64}, "had image_size 64"),
         (
             {"person": PersonRule("mean", 0.25, "by hand", 9, 4)},
-            "had person rule aggregation mean, threshold 0.25, rule by hand, patients 9, positives 4, its card now "
-            "says none; export it again",
+            "had person rule aggregation mean, threshold 0.25, .*, its card now says none; export it again",
         ),
         ({"window": Window(-500.0, 1200.0)}, "had window level -500.0, width 1200.0, .* says level -600.0, width"),
         ({"lungs": "extracted"}, "had lungs extracted, its card now says whole; export it again"),
@@ -506,17 +505,17 @@ def test_images_are_taken_evenly_from_each_class():
 
 
 def test_images_of_a_model_with_classes_are_taken_from_each_diagnosis():
-    """Of COVID-19 four, bacterial two, normal 14, sorted as they lie; the empty diagnosis is COVID-19's."""
-    diagnoses = ["covid19"] * 3 + [""] + ["bacterial"] * 2 + ["normal"] * 14
+    """Of COVID-19 four, normal six, bacterial two, normal eight; the empty diagnosis is COVID-19's."""
+    diagnoses = ["covid19"] * 3 + [""] + ["normal"] * 6 + ["bacterial"] * 2 + ["normal"] * 8
     frame = pd.DataFrame({"image": [f"{n:02}" for n in range(20)], "diagnosis": diagnoses})
     frame["covid"] = (frame.index < 4).astype(int)
     classes = ("covid19", "bacterial", "normal")
     taken = select_evenly(frame, 10, classes)
     # Bacterial: 10 * 2 / 20 is one. COVID-19: 9 * 4 / 18 is two, the first and the last. Normal: seven.
     assert taken["image"].tolist() == ["00", "03", "04", "06", "08", "10", "12", "15", "17", "19"]
-    assert select_evenly(frame, 3, classes)["image"].tolist() == ["00", "04", "06"]
+    assert select_evenly(frame, 3, classes)["image"].tolist() == ["00", "04", "10"]
+    assert select_evenly(frame, 3)["image"].tolist() == ["00", "04", "19"]  # COVID-19 or not: none is bacterial
     assert [len(select_evenly(frame, n, classes)) for n in range(3, 20)] == list(range(3, 20))
-    assert "04" not in select_evenly(frame, 3)["image"].tolist()  # of COVID-19 and not, two of 16
     with pytest.raises(ValueError, match="--images=2 leaves out a class; give at least 3, or 0"):
         select_evenly(frame, 2, classes)
 

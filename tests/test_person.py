@@ -102,8 +102,8 @@ def cohort(persons, positive_slices, negative_slices):
 
 
 def test_on_a_small_validation_where_all_are_perfect_the_mean_is_chosen():
-    rule = person.choose_rule(*cohort(6, [0.9, 0.7, 0.8], [0.1, 0.2, 0.1]), 0.95)
-    assert (rule.aggregation, rule.patients, rule.positives) == ("mean", 12, 6)
+    rule = person.choose_rule(*cohort(6, [0.9, 0.7, 0.8] * 2, [0.1, 0.2, 0.1] * 2), 0.95)
+    assert (rule.aggregation, rule.patients, rule.positives, rule.slices) == ("mean", 12, 6, 6)
     # All six are needed for 95 %: between the lowest positive, 0.8, and the highest negative, 0.4 / 3 + 0.005.
     assert rule.threshold == pytest.approx((0.8 + 0.4 / 3 + 0.005) / 2)
     assert rule.rule == (
@@ -115,8 +115,8 @@ def test_on_a_small_validation_where_all_are_perfect_the_mean_is_chosen():
 @pytest.mark.parametrize(
     ("chosen", "positive", "negative"),
     [
-        # One suspicious slice of four: the means are 0.3 and 0.4, but 1 - 0.1 0.9^3 = 0.927 > 1 - 0.6^4 = 0.87.
-        ("noisy_or", [0.9, 0.1, 0.1, 0.1], [0.4] * 4),
+        # One suspicious slice of five: means of 0.26 and 0.4, but 1 - 0.1 0.9^4 = 0.934 > 1 - 0.6^5 = 0.922.
+        ("noisy_or", [0.9, 0.1, 0.1, 0.1, 0.1], [0.4] * 5),
         # Three of eight, and sixteen: means 0.35 and 0.40, noisy-or 0.997 and 0.9998, highest three 0.84 and 0.5.
         ("top_k_mean", [0.8, 0.85, 0.87] + [0.06] * 5, [0.5] * 8 + [0.3] * 8),
     ],
@@ -133,23 +133,36 @@ def test_another_aggregation_is_chosen_where_it_alone_is_right(chosen, positive,
 
 
 def test_with_few_persons_the_mean_is_chosen_however_the_others_do():
-    rule = person.choose_rule(*cohort(person.SMALLEST_CLASS - 1, [0.9, 0.1, 0.1, 0.1], [0.4] * 4), 1.0)
+    slices = [0.9, 0.1, 0.1, 0.1, 0.1], [0.4] * 5
+    rule = person.choose_rule(*cohort(person.SMALLEST_CLASS - 1, *slices), 1.0)
     assert rule.aggregation == "mean"
     assert "too few patients to choose another" in rule.rule
-    assert person.choose_rule(
-        *cohort(person.SMALLEST_CLASS, [0.9, 0.1, 0.1, 0.1], [0.4] * 4), 1.0
-    ).aggregation == ("noisy_or")
+    assert person.choose_rule(*cohort(person.SMALLEST_CLASS, *slices), 1.0).aggregation == "noisy_or"
+
+
+@pytest.mark.parametrize(("more", "slices", "aggregation"), [(0, 4, "mean"), (8, 4, "mean"), (9, 5, "noisy_or")])
+def test_with_few_images_of_each_patient_the_mean_is_chosen_however_the_others_do(more, slices, aggregation):
+    """Sixteen patients with four images or five: the lower median is four until more than half have five."""
+    patients, labels, probabilities = cohort(8, [0.9, 0.1, 0.1, 0.1], [0.4] * 4)
+    for number in range(more):
+        label = number % 2
+        patients.append(f"{label}-{number // 2}")
+        labels.append(label)
+        probabilities.append(0.1)
+    rule = person.choose_rule(patients, labels, probabilities, 0.5)
+    assert (rule.slices, rule.aggregation) == (slices, aggregation)
+    assert ("too few images of each patient, about 4, to choose another" in rule.rule) == (slices == 4)
 
 
 def test_a_difference_within_noise_leaves_the_mean():
     """One person in sixteen is ordered better by the others: no verdict."""
-    patients, labels, probabilities = cohort(8, [0.7, 0.6, 0.5, 0.6], [0.3, 0.2, 0.1, 0.2])
-    probabilities[:4] = [0.9, 0.01, 0.01, 0.02]  # the first positive: its mean is 0.235, its noisy-or above 0.9
+    patients, labels, probabilities = cohort(8, [0.7, 0.6, 0.5, 0.6, 0.6], [0.3, 0.2, 0.1, 0.2, 0.2])
+    probabilities[:5] = [0.95, 0.1, 0.01, 0.01, 0.02]  # the first positive: its mean is 0.218, its noisy-or 0.957
     truth, values = person.by_person(patients, labels, probabilities, "noisy_or")[1:]
     assert roc_auc_score(truth, values) == 1
     truth, values = person.by_person(patients, labels, probabilities, "mean")[1:]
     assert roc_auc_score(truth, values) == 1
-    probabilities[:4] = [0.75, 0.01, 0.01, 0.01]  # mean 0.195, below all negatives
+    probabilities[:5] = [0.93, 0.01, 0.01, 0.01, 0.01]  # mean 0.194, below all negatives
     truth, values = person.by_person(patients, labels, probabilities, "mean")[1:]
     assert roc_auc_score(truth, values) == 7 / 8
     truth, values = person.by_person(patients, labels, probabilities, "noisy_or")[1:]
@@ -160,7 +173,7 @@ def test_a_difference_within_noise_leaves_the_mean():
 def test_with_one_image_per_patient_the_rule_is_the_slices():
     labels, probabilities = [1, 0] * 6, np.linspace(0.05, 0.95, 12)
     rule = person.choose_rule([f"p{row}" for row in range(12)], labels, probabilities, 0.8)
-    assert (rule.aggregation, rule.patients, rule.positives) == ("mean", 12, 6)
+    assert (rule.aggregation, rule.patients, rule.positives, rule.slices) == ("mean", 12, 6, 1)
     assert rule.threshold == metrics.choose_threshold(labels, probabilities, 0.8)
 
 

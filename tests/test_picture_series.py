@@ -20,6 +20,41 @@ def test_names_are_in_natural_order():
     ]  # fmt: skip
 
 
+def test_a_point_parts_whole_numbers():
+    names = [f"IM-1.{number}.png" for number in (11, 2, 10, 3, 1)]
+    assert sorted(names, key=natural_key) == [f"IM-1.{number}.png" for number in (1, 2, 3, 10, 11)]
+    assert sorted(["9.25", "10.0", "9.5", "9"], key=natural_key) == ["9", "9.5", "9.25", "10.0"]
+    # int() refuses as many digits
+    assert natural_key(f"a{'9' * 5000}") < natural_key(f"a1{'0' * 5000}")
+    assert sorted(["b/1.png", "a/2.png"], key=natural_key) == ["a/2.png", "b/1.png"]
+
+
+def test_names_that_look_alike_in_messages_are_files_of_their_own(tmp_path):
+    for number in range(12):
+        save(tmp_path, f"{'a' * 70}_{number}_{'b' * 80}.png", 20 * number)
+    (series,) = read_series(tmp_path)
+    assert len(set(series.files)) == 1
+    assert series.hu[:, 0, 0].tolist() == [60 * number - 1000 for number in range(12)]
+
+
+def test_names_with_control_characters_are_files_of_their_own(tmp_path):
+    for grey, sign in ((10, "\1"), (20, "\2")):
+        save(tmp_path, f"a{sign}.png", grey)
+    (series,) = read_series(tmp_path)
+    assert series.files == ("a?.png", "a?.png")
+    assert series.hu[:, 0, 0].tolist() == [-970, -940]
+
+
+def test_other_files_beside_pictures_are_named(tmp_path):
+    save(tmp_path, "1.png", 10)
+    save(tmp_path, "2.png", 10)
+    (tmp_path / "below").mkdir()
+    save(tmp_path / "below", "3.png", 10)
+    (series,) = read_series(tmp_path)
+    assert len(series.hu) == 2
+    assert series.report == ("left out: below/3.png: beside the pictures, and none of them.",)
+
+
 def test_pictures_are_read_in_order_as_pseudo_hu(tmp_path):
     for number, grey in ((10, 200), (9, 100), (1, 0)):
         save(tmp_path, f"slice_{number}.png", grey)
@@ -57,7 +92,7 @@ def test_what_is_irregular_is_reported(tmp_path):
     assert series.report == (
         "left out: 5.jpg: neither PNG nor JPEG; convert it.",
         "left out: 4.png: not of 5 x 4 pixels, as most are.",
-        "1 pictures are coloured and were made grey: 3.png.",
+        "1 picture is coloured and was made grey: 3.png.",
     )
 
 

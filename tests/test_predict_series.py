@@ -146,6 +146,10 @@ def test_a_model_with_classes_in_the_csv(tmp_path, monkeypatch):
     predict.write_series_csv(records, tmp_path / "a.csv")
     row = pd.read_csv(tmp_path / "a.csv").iloc[0]
     assert row["covid"] == pytest.approx(0.4)
+    assert row["cautions"] == (
+        "The answer rests on few slices: 2 answered of 2 that were looked at. The call is negative, but the most "
+        "probable class is COVID-19."
+    )
     assert [row[name] for name in series_fakes.CLASSES] == pytest.approx([0.4, 0.3, 0.3])
 
 
@@ -160,3 +164,116 @@ def test_not_enough_memory_is_an_error_of_that_path(monkeypatch):
     large, small = series_command.answer_all(["large", "small"], Predictor([0.5]), **options)
     assert large["error"] == "not enough memory to read it"
     assert (small["error"], small["covid"]) == ("", 0.5)
+
+
+OPTIONS = {"slices": "all", "check_lungs": True}
+
+
+class Failing(Predictor):
+    """Fails at its second series, by the given error."""
+
+    def __init__(self, error):
+        super().__init__([0.5] * 5)
+        self.error = error
+
+    def predict(self, images):
+        if len(self.batches) == 1:
+            self.batches.append(images)
+            raise self.error
+        return super().predict(images)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory to answer it"),
+        (ValueError("a\n b"), "the program failed at this series (ValueError: a b)"),
+        (
+            OSError(5, "Input/output error"),
+            "the program failed at this series (OSError: [Errno 5] Input/output error)",
+        ),
+        (RuntimeError(), "the program failed at this series (RuntimeError)"),
+    ],
+)
+def test_one_series_that_cannot_be_answered_does_not_keep_the_others_from_their_answers(monkeypatch, error, words):
+    def read(path):
+        return [volume([LUNG], name=f"series {number}") for number in (1, 2, 3)]
+
+    monkeypatch.setattr(series_command, "read_series", read)
+    said = []
+    records = series_command.answer_all(
+        ["a", "b"], Failing(error), **OPTIONS, out=None, report=lambda _, text: said.append(text)
+    )
+    assert [record["error"] for record in records] == ["", words, "", "", "", ""]
+    assert [record["covid"] for record in records] == [0.5, None, 0.5, 0.5, 0.5, 0.5]
+    assert (records[1]["path"], records[1]["name"]) == ("a", "series 2")
+    assert said[1] == f"a, series 2\n  no answer: {words}"
+
+
+def test_what_was_answered_is_on_the_disk_before_the_next_is_read(tmp_path, monkeypatch):
+    found = []
+
+    def read(path):
+        found.append([record["path"] for record in json.loads((tmp_path / "series.json").read_bytes())["series"]])
+        if path == "c":
+            raise KeyboardInterrupt
+        return [volume([LUNG])]
+
+    monkeypatch.setattr(series_command, "read_series", read)
+    with pytest.raises(KeyboardInterrupt):
+        series_command.answer_all(
+            ["a", "b", "c"], Predictor([0.5] * 2), **OPTIONS, out=tmp_path, panels=False, report=lambda *_: None
+        )
+    assert found == [[], ["a"], ["a", "b"]]
+
+
+def test_pictures_of_an_earlier_call_are_deleted_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        series_command, "read_series", lambda path: [volume([LUNG if path == "scan" else NO_LUNG])]
+    )
+    out = tmp_path / "out"
+
+    def answer(path):
+        (record,) = series_command.answer_all([path], Predictor([0.5]), **OPTIONS, out=out, report=lambda *_: None)
+        return record["panel"]
+
+    assert answer("scan") == "scan_series_2_CHEST.png"
+    (out / "other.png").write_bytes(b"")
+    (tmp_path / "outside.png").write_bytes(b"")
+    assert answer("belly") is None
+    assert sorted(path.name for path in out.iterdir()) == ["other.png", "series.json"]
+    named = [
+        "../outside.png",
+        str(tmp_path / "outside.png"),
+        "kept.txt",
+        "folder.png",
+        "missing.png",
+        None,
+        "gone.png",
+    ]
+    (out / "series.json").write_text(json.dumps({"series": [{"panel": name} for name in named]}))
+    for name in ("kept.txt", "gone.png"):
+        (out / name).write_bytes(b"")
+    (out / "folder.png").mkdir()
+    answer("belly")
+    assert sorted(path.name for path in out.iterdir()) == ["folder.png", "kept.txt", "other.png", "series.json"]
+    assert (tmp_path / "outside.png").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"series": 3}', '{"series": ["a.png"]}', '{"other": 1}', "\udcff"]
+)
+def test_a_file_of_that_name_that_is_something_else_is_replaced(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(series_command, "read_series", lambda path: [volume([NO_LUNG])])
+    (tmp_path / "series.json").write_text(content, errors="surrogateescape")
+    (tmp_path / "a.png").write_bytes(b"")
+    series_command.answer_all(["x"], Predictor([]), **OPTIONS, out=tmp_path, report=lambda *_: None)
+    assert json.loads((tmp_path / "series.json").read_text())["series"][0]["path"] == "x"
+    assert (tmp_path / "a.png").exists()
+
+
+def test_a_model_that_failed_at_every_slice_is_an_error_of_the_command(tiny_run, monkeypatch, capsys):
+    monkeypatch.setattr(series_command, "read_series", lambda path: [volume([LUNG] * 2)])
+    monkeypatch.setattr(predict, "RunPredictor", lambda run, **_: Predictor([{"error": "no finite number"}] * 2))
+    assert command(tiny_run, "--series=x") == 1
+    assert "2 of them no answer: no finite number" in capsys.readouterr().out

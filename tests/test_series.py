@@ -8,7 +8,7 @@ import pytest
 import series_fakes
 from series_fakes import LUNG, NO_LUNG, Predictor
 
-from ladnn_tf import person, series, series_text
+from ladnn_tf import person, series, series_answer, series_text
 from ladnn_tf.card import NOTICE, PersonRule, Window
 from ladnn_tf.data.phantom_anatomy import sample_patient
 from ladnn_tf.data.phantom_slice import draw_slice
@@ -126,6 +126,21 @@ def test_all_refused_is_no_answer_with_counts_by_reason():
     assert "COVID-19:" not in text
     record = json.loads(json.dumps(series_text.series_record("scan", found), allow_nan=False))
     assert (record["covid"], record["positive"], record["reason"]) == (None, None, found.reason)
+    assert (found.failed, record["error"]) == (False, "")
+
+
+@pytest.mark.usefixtures("lungs_by_hand")
+def test_where_the_model_failed_at_a_slice_and_none_is_answered_that_is_an_error():
+    answers = [{"abstained": True, "reason": "too smooth"}, {"error": "no finite number"}]
+    found = answer(Predictor(answers), [LUNG, NO_LUNG, LUNG])
+    assert [each.failed for each in found.slices] == [False, False, True]
+    assert found.failed
+    record = series_text.series_record("scan", found)
+    assert (record["covid"], record["reason"]) == (None, "")
+    assert record["error"].startswith("all 3 slices that were looked at had to be left out: ")
+    assert "1 of them no answer: no finite number" in record["error"]
+    part = answer(Predictor([0.5, {"error": "no finite number"}]), [LUNG] * 2)
+    assert (part.failed, series_text.series_record("scan", part)["error"]) == (False, "")
 
 
 def test_no_slices_at_all():
@@ -184,6 +199,8 @@ def test_a_model_of_extracted_lungs_is_shown_the_lungs_alone():
     assert [image.shape for image in predictor.batches[0]] == [(8, 8, 3)]
     assert found.slices[0].pixels.shape == (4, 4, 3)
     assert found.slices[1].reason == "no lungs"  # whatever is to be checked: it is shown nothing else
+    assert found.lungs_checked
+    assert "were not left out" not in series_text.format_series("scan", found)
 
 
 def test_real_lungs_are_found_in_a_drawn_chest_and_none_in_tissue():
@@ -204,8 +221,8 @@ def test_reasons_that_differ_in_numbers_are_one():
         "noise",
         "lungs are 4% of the body",
     ]
-    slices = [series.SliceAnswer(0, "", None, text, np.zeros((1, 1, 3), np.uint8)) for text in texts]
-    assert series.reasons(slices) == [(3, "such as: lungs are 4% of the body"), (2, "noise")]
+    slices = [series_answer.SliceAnswer(0, "", None, text, np.zeros((1, 1, 3), np.uint8)) for text in texts]
+    assert series_answer.reasons(slices) == [(3, "such as: lungs are 4% of the body"), (2, "noise")]
 
 
 @pytest.mark.usefixtures("lungs_by_hand")
@@ -223,6 +240,7 @@ def test_the_answer_in_words():
         "  answered: 3 of 4 slices that were looked at",
         "    left out 1, no lungs",
         f"  COVID-19: 0.500 ({low:.3f} to {high:.3f}), mean over the slices: positive",
+        "    The answer rests on few slices: 3 answered of 4 that were looked at.",
         "  rule: positive from 0.450; chosen on 24 persons of validation, 11 of them with COVID-19: by hand",
         "  window: level -600 HU, width 1500 HU",
         "  most suspicious slices:",

@@ -11,6 +11,7 @@ from series_fakes import CLASSES, LUNG, Predictor, drenet
 from ladnn_tf import edge_overlay, series, series_panel
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import NOTICE, PersonRule
+from ladnn_tf.series_answer import SliceAnswer
 
 SIDE, GAP, TOP = 384, 10, 110  # of the pictures, in pixels
 MIDDLE = [0.25, 0.25, 0.75, 0.75]
@@ -110,7 +111,7 @@ def test_a_model_with_neither_has_the_slices_alone():
 
 def test_slices_keep_their_proportions():
     found = answered([drenet(0.9, [[0, 0, 1, 1]], [1.0])])
-    wide = series.SliceAnswer(0, "", found.slices[0].answer, "", np.full((10, 20, 3), 200, np.uint8))
+    wide = SliceAnswer(0, "", found.slices[0].answer, "", np.full((10, 20, 3), 200, np.uint8))
     pane = np.asarray(series_panel._with_boxes(wide, found)).astype(int)
     assert (pane[: SIDE // 4] == 0).all()
     assert (pane[3 * SIDE // 4 :][40:] == 0).all()

@@ -499,9 +499,10 @@ def test_an_unfit_model_answers_only_where_it_is_allowed_and_says_so(export, wor
         (b"", "version 1 has no signature 'card', .* export it again by python -m export.saved_model"),
         (b"{}", "the card that version 1 answers with is not a model card"),
         (card_json(card_of(b"one", export=None)), "is that of a run, not of an exported model"),
+        (card_json(card_of(b"one", export=FIT, lungs="extracted")), "is shown the lungs alone by its card, and"),
     ],
 )
-def test_a_model_without_a_card_of_its_own_is_refused(card, words, server, client_of):
+def test_a_model_without_a_card_that_clients_can_keep_to_is_refused(card, words, server, client_of):
     server.cards[1] = card
     with pytest.raises(ModelRefused, match=words):
         client_of(server).card()

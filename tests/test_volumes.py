@@ -11,6 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 from dicom_series import AGAIN, GAP, SPACING, edit, irregular_series, volume
+from PIL import Image
+from pydicom import dcmread
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -41,11 +43,11 @@ def check_irregular(found, expected, files):
     assert np.array_equal(series.hu, expected)
     assert series.files == tuple(file.name for file in files)
     assert series.spacing_mm == SPACING
-    assert series.name == "series 1 (phantom)"
+    assert series.name == "series 1"
     gap, again, localizer = series.report
     between = f"{files[GAP - 1].name} and {files[GAP].name}"
     assert gap == f"a gap of 10 mm, where 5 mm are usual, between {between}: about 1 missing."
-    assert again == "1 slices lie where another one lies, with the same pixels, and were left out: 0.dcm."
+    assert again == "1 slice lies where another one lies, with the same pixels, and was left out: 0.dcm."
     assert localizer == "left out: zz: a localizer (ImageType (0008,0008) value 3)."
     assert files[AGAIN].name in series.files
 
@@ -173,10 +175,81 @@ def test_nothing_to_read(tmp_path):
     with pytest.raises(SeriesError, match=f"{tmp_path.name}: the folder is empty; give"):
         read_series(tmp_path)
     (tmp_path / "notes.txt").write_text("no series", encoding="utf-8")
-    with pytest.raises(SeriesError, match=r"no DICOM file and no picture among 1 files \(notes\.txt\)"):
+    with pytest.raises(SeriesError, match=r"no DICOM file and no picture among 1 file \(notes\.txt\)"):
         read_series(tmp_path)
     with pytest.raises(SeriesError, match=r"notes\.txt: not a series; give"):
         read_series(tmp_path / "notes.txt")
+
+
+def test_what_is_there_but_not_read_is_named(tmp_path):
+    def refusal(path=tmp_path):
+        with pytest.raises(SeriesError) as refused:
+            read_series(path)
+        return str(refused.value)
+
+    below = tmp_path / "person" / "one"
+    below.mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(below / "1.png")
+    name = tmp_path.name
+    assert refusal() == (
+        f"{name}: its pictures lie in folders below it; give the folder of one series ({name}/person/one)"
+    )
+    assert refusal(below / "1.png") == "1.png: one picture is no series; give the folder of all slices"
+    write_nifti(volume((2, 6, 8)), SPACING, tmp_path / "a.nii.gz")
+    assert refusal() == f"{name}: a.nii.gz: a NIfTI or zip file is given by itself, not by its folder"
+    (file,) = write_series(volume((1, 6, 8)), SPACING, tmp_path / "dicom")
+    bare = "DICOM without DICM at byte 128 (PS3.10 7.1); export it again, or rewrite it with dcmtk's dcmconv"
+    content = file.read_bytes()
+    implicit = b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100"
+    for start in (content[132:], implicit):
+        file.write_bytes(start)
+        assert refusal() == f"{name}: dicom/{file.name}: {bare}"
+        assert refusal(file) == f"{file.name}: {bare}"
+    (tmp_path / "dicom" / "good").write_bytes(content)
+    assert f"left out: dicom/{file.name}: {bare}." in read_series(tmp_path)[0].report
+
+
+def test_a_preamble_may_begin_as_dicom_does(tmp_path):
+    (file,) = write_series(volume((1, 6, 8)), SPACING, tmp_path)
+    file.write_bytes(b"\x08\0\x05\0CS" + file.read_bytes()[6:])
+    assert len(read_series(file)[0].hu) == 1
+
+
+def test_records_that_are_not_in_use_are_skipped(tmp_path):
+    hu = volume((3, 48, 64))
+    directory = write_dicomdir(write_series(hu, SPACING, tmp_path / "files"), tmp_path / "media")
+    dataset = dcmread(directory)
+    records = [each for each in dataset.DirectoryRecordSequence if each.DirectoryRecordType == "IMAGE"]
+    records[1].RecordInUseFlag = 0
+    unused = "/".join(records[1].ReferencedFileID)
+    dataset.save_as(directory)
+    for path in (directory, directory.parent):
+        (series,) = read_series(path)
+        assert len(series.hu) == 2
+        assert series.report[-1] == (
+            f"left out: {unused}: RecordInUseFlag (0004,1410) of the DICOMDIR is 0: the record is not in use."
+        )
+
+
+def test_a_dicomdir_tells_files_apart_that_look_alike_in_messages(tmp_path):
+    (file,) = write_series(volume((1, 48, 64)), SPACING, tmp_path / "files")
+    directory = write_dicomdir([file], tmp_path / "media")
+    (named,) = directory.parent.rglob("IM*")
+    folders = named.parent.relative_to(directory.parent)
+    # The same but for what a message leaves out of a long name.
+    long = [directory.parent / f"{'A' * 70}{number}{'B' * 70}" for number in range(2)]
+    for path in long:
+        path.write_bytes(named.read_bytes())
+    dataset = dcmread(directory)
+    record = next(each for each in dataset.DirectoryRecordSequence if each.DirectoryRecordType == "IMAGE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's: a name of over 16 characters (PS3.10 8.2)
+        record.ReferencedFileID = long[0].name
+        dataset.save_as(directory)
+    (series,) = read_series(directory.parent)
+    shown = f"{'A' * 58}...{'B' * 59}"
+    assert series.files == (shown,)
+    assert f"left out: {shown}, {folders / named.name}: not named by the DICOMDIR." in series.report
 
 
 def test_a_damaged_dicomdir_gives_way_to_the_folder(tmp_path):
@@ -209,6 +282,9 @@ def test_warnings_of_pydicom_are_counted_and_no_others_are_kept(tmp_path):
         (series,) = read_series(tmp_path)
     assert len(series.hu) == 2
     assert series.report == ("2 warnings of pydicom about values that do not follow the standard.",)
+    assert read_series(files[0])[0].report[-1] == (
+        "1 warning of pydicom about a value that does not follow the standard."
+    )
 
 
 def test_series_are_read_in_threads(tmp_path):

@@ -1,19 +1,22 @@
 """The diagnosis page, asked over ASGI: answers, errors, clients that go away, probes, metrics."""
 
 import asyncio
+import base64
 import dataclasses
+import io
 import json
 import re
 import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from serving_page import JSON, SHA256, TOKEN, FakePredictor, ask, example, form, png, running_page, zipped
 from tiny_tflite import card_of
 
 from serving.clients.errors import Overloaded, ServerFailed, TimedOut, Unavailable
 from serving.page import app as page_app
-from serving.page import diagnose
+from serving.page import image_answering
 from serving.page.app import create_app
 from serving.page.body_limits import Leaving, UploadRoom
 from serving.page.errors import PageError
@@ -480,12 +483,22 @@ def test_a_page_for_several_times_has_metrics_of_its_own(tmp_path):
         assert 'state="answered"' not in second.client.get("/metrics").text
 
 
+def test_pictures_are_of_what_the_network_was_shown(page):
+    answer = page.predictor.answer
+    page.predictor.answer = lambda encoded, pixels: (answer(encoded, pixels)[0], pixels[:10, :20])
+    text = page.client.post("/diagnose", files=[("files", ("a.png", png(204)))]).text
+    (encoded,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (20, 10)
+
+
 def test_the_pictures_are_not_made_for_json(page, monkeypatch):
     seen = []
-    view_of = diagnose.view_of
-    monkeypatch.setattr(diagnose, "view_of", lambda *given: seen.append(given[2]) or view_of(*given))
-    page.results(("a.png", LIGHT))
+    view_of = image_answering.view_of
+    monkeypatch.setattr(image_answering, "view_of", lambda *given: seen.append(given[2]) or view_of(*given))
+    (result,) = page.results(("a.png", LIGHT))
     assert seen == [None]
+    # What is said of pictures makes no sense without them.
+    assert {"picture", "boxes", "heat", "cells", "scale"}.isdisjoint(result)
 
 
 def test_a_real_slice(page):

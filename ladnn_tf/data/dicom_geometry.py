@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladnn_tf.data.dicom_frames import Frame
+from ladnn_tf.data.volume import counted
 
 MAX_OBLIQUE = 25.0
 """Degrees between a slice's normal and the patient's long axis; beyond, a slice is not axial."""
@@ -18,8 +19,12 @@ MAX_OBLIQUE = 25.0
 SAME_POSITION = 0.01
 """mm along the normal within which two slices lie at one position: files hold 0.1 mm to 0.001 mm."""
 
-_GAP = 1.5  # of the median distance: from there on, slices are missing
-_MIXED = 0.02  # of the median distance: distances that differ by more are reported
+_SAME_COSINE = 0.01  # by which direction cosines of slices of one volume may differ: 0.6 degrees
+_SAME_SPACING = 0.002  # mm, likewise of pixels: over 512 pixels, a millimetre
+_GAP = 1.5  # of the usual distance: from there on, slices are missing
+_MIXED = 0.02  # of the usual distance: distances that differ by more are reported
+_MANY_GAPS = 3, 0.1  # that agree, or this share of the steps: another spacing and no missing slices
+_MAX_DECIMALS = 6  # of a position in mm; beyond, it is noise
 _TURNED = 1.0  # degrees from the patient's axes that are reported
 
 
@@ -73,12 +78,16 @@ def normal_of(orientation: Sequence[float]) -> np.ndarray:
     return normal if normal[2] >= 0 else -normal
 
 
-def stack_key(frame: Frame) -> tuple:
-    """What slices have in common that can lie in one volume."""
-    size = frame.pixels.format.rows, frame.pixels.format.columns
-    cosines = tuple(round(cosine, 2) + 0.0 for cosine in frame.orientation)  # no -0
-    spacing = tuple(round(step, 3) for step in frame.spacing)
-    return frame.series, frame.frame_of_reference, size, cosines, spacing
+def alike(first: Frame, other: Frame) -> bool:
+    """Whether slices of one series have the orientation and the pixel spacing that those of one volume have."""
+    return all(
+        abs(one - another) <= most
+        for ones, others, most in (
+            (first.orientation, other.orientation, _SAME_COSINE),
+            (first.spacing, other.spacing, _SAME_SPACING),
+        )
+        for one, another in zip(ones, others, strict=True)
+    )
 
 
 def heights(frames: Sequence[Frame]) -> np.ndarray:
@@ -99,12 +108,30 @@ def in_order(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def slice_spacing(frames: Sequence[Frame]) -> float:
-    """mm between slices in order: the median, or a lone slice's thickness (NaN if unknown)."""
+    """mm between slices in order, or a lone slice's thickness (NaN if unknown).
+
+    It is the mean of the steps within half of their median, and so exact where positions are rounded.
+    """
     if len(frames) == 1:
         return frames[0].thickness if frames[0].thickness > 0 else math.nan
     steps = np.sort(np.diff(heights(frames)))
     # Of an even number the lower one: between a step and a gap, the mean of both is neither.
-    return float(steps[(len(steps) - 1) // 2])
+    median = steps[(len(steps) - 1) // 2]
+    return round(float(steps[np.abs(steps - median) <= 0.5 * median].mean()), _MAX_DECIMALS)
+
+
+def _rounding(frames: Sequence[Frame]) -> float:
+    """mm of the last decimal that the positions along the patient have; 0 if they have none."""
+    decimals = max(len(f"{frame.position[2]:.{_MAX_DECIMALS}f}".rstrip("0").split(".")[1]) for frame in frames)
+    return 10.0**-decimals if decimals else 0.0
+
+
+def _other_spacing(steps: np.ndarray, among: int, tolerance: float) -> np.ndarray:
+    """Which of the large steps, out of so many of all sizes, are no gaps, as too many of them agree."""
+    within = np.maximum(_MIXED * steps, tolerance)
+    agreeing = np.array([np.count_nonzero(np.abs(steps - step) <= within) for step in steps])
+    least, share = _MANY_GAPS
+    return (agreeing >= least) | ((agreeing > 1) & (agreeing > share * among))
 
 
 def spacing_report(frames: Sequence[Frame], names: Sequence[str]) -> list[str]:
@@ -122,7 +149,11 @@ def spacing_report(frames: Sequence[Frame], names: Sequence[str]) -> list[str]:
     if len(frames) == 1:
         return [*report, "there is one slice only"]
     steps, usual = np.diff(heights(frames)), slice_spacing(frames)
-    gaps = np.flatnonzero(steps > _GAP * usual)
+    # One unit of the last decimal, which is what rounding does to a step, and a hair for that of binary numbers.
+    tolerance = max(2 * SAME_POSITION, 1.001 * _rounding(frames))
+    large = steps > _GAP * usual
+    large[large] = ~_other_spacing(steps[large], len(steps), tolerance)
+    gaps = np.flatnonzero(large)
     for gap in gaps[:3]:
         missing = max(1, round(steps[gap] / usual) - 1)
         report.append(
@@ -130,9 +161,9 @@ def spacing_report(frames: Sequence[Frame], names: Sequence[str]) -> list[str]:
             f"{names[gap + 1]}: about {missing} missing"
         )
     if len(gaps) > 3:
-        report.append(f"{len(gaps) - 3} more gaps")
-    close = steps[steps <= _GAP * usual]
-    if close.size and np.ptp(close) > max(_MIXED * usual, 2 * SAME_POSITION):
+        report.append(counted(len(gaps) - 3, "more gap"))
+    close = steps[~large]
+    if np.ptp(close) > max(_MIXED * usual, tolerance):
         report.append(f"the distance between slices is mixed: {close.min():.4g} to {close.max():.4g} mm")
     positions = np.array([frame.position for frame in frames])
     travel = positions[-1] - positions[0]

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from ladnn_tf.data import dicom_elements as elements
 from ladnn_tf.data.dicom_codecs import NATIVE, FrameFormat
-from ladnn_tf.data.series_sources import Source, inflate
+from ladnn_tf.data.series_sources import WITHOUT_PREFIX, Source, inflate, lacks_prefix
 from ladnn_tf.data.volume import MAX_FRAME_PIXELS, needs_dicom
 
 try:
@@ -70,7 +70,8 @@ def open_dicom(source: Source) -> tuple[BinaryIO, int, bool]:
     try:
         head = file.read(4096)
         if head[PREFIX_AT : PREFIX_AT + len(PREFIX)] != PREFIX:
-            raise LeftOutError("not a DICOM file: no DICM at byte 128 (PS3.10 7.1)")
+            no_dicom = "not a DICOM file: no DICM at byte 128 (PS3.10 7.1)"
+            raise LeftOutError(WITHOUT_PREFIX if lacks_prefix(head) else no_dicom)
         deflated = uid.DeflatedExplicitVRLittleEndian.encode()
         at = head.find(b"\x02\x00\x10\x00UI")  # TransferSyntaxUID (0002,0010)
         if at < 0 or head[at + 8 : at + 8 + len(deflated)] != deflated:

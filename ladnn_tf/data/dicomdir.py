@@ -1,5 +1,6 @@
 """The files that a DICOMDIR names (PS3.10 8, PS3.3 F)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ladnn_tf.data import dicom_elements as elements
@@ -15,16 +16,32 @@ except ImportError as error:
     raise needs_dicom(error) from error
 
 _MAX_BYTES = 256 * 2**20  # a record takes about 1 KB
+_IN_USE = 0xFFFF  # of RecordInUseFlag; 0 marks a record whose file is deleted or replaced (PS3.3 F.3.2.2)
 
 
-def dicomdir_sources(path: Path) -> tuple[list[Source], dict[str, list[str]]] | None:
+@dataclass(frozen=True)
+class Directory:
+    """What a DICOMDIR names.
+
+    Attributes:
+        sources: the files that are in use and exist.
+        left_out: reason -> names.
+        paths: of all files that it names and that exist, in use or not.
+    """
+
+    sources: list[Source]
+    left_out: dict[str, list[str]]
+    paths: frozenset[str]
+
+
+def read_dicomdir(path: Path) -> Directory | None:
     """The files of the image records.
 
     Args:
         path: of a DICOM file.
 
     Returns:
-        The files that exist, and what is left out: reason -> names. None if the file is no DICOMDIR.
+        What it names; None if the file is no DICOMDIR.
 
     Raises:
         SeriesError: if it is one and is damaged, or names more than `MAX_FILES` files.
@@ -41,7 +58,7 @@ def dicomdir_sources(path: Path) -> tuple[list[Source], dict[str, list[str]]] | 
             file.seek(0)
             records = elements.items(read_partial(file), "DirectoryRecordSequence")
             names = [
-                parts
+                (parts, elements.integer(record, "RecordInUseFlag", _IN_USE) != 0)
                 for record in records
                 if elements.text(record, "DirectoryRecordType") == "IMAGE"
                 if (parts := _file_id(record))
@@ -64,18 +81,24 @@ def _file_id(record: object) -> tuple[str, ...]:
     return (found,) if isinstance(found, str) else tuple(str(part) for part in found)
 
 
-def _resolve(folder: Path, names: list[tuple[str, ...]]) -> tuple[list[Source], dict[str, list[str]]]:
-    sources, left_out = {}, {}
-    for parts in names:
+def _resolve(folder: Path, names: list[tuple[tuple[str, ...], bool]]) -> Directory:
+    """Finds files by the parts of their names and whether their record is in use."""
+    sources, left_out, unused = {}, {}, {}
+    for parts, in_use in names:
         shown = printable("/".join(parts))
         # PS3.10 8.2: components of A to Z, 0 to 9 and underscore; what leads out of the folder is hostile.
         if any(part in ("", ".", "..") or set(part) & set("/\\:\0") for part in parts):
             left_out.setdefault("ReferencedFileID (0004,1500) leads out of the folder", []).append(shown)
-        elif path := _find(folder, parts):
+        elif not (path := _find(folder, parts)):
+            left_out.setdefault("ReferencedFileID (0004,1500) of the DICOMDIR does not exist", []).append(shown)
+        elif in_use:
             sources.setdefault(path, file_source(path, path.relative_to(folder).as_posix()))
         else:
-            left_out.setdefault("ReferencedFileID (0004,1500) of the DICOMDIR does not exist", []).append(shown)
-    return list(sources.values()), left_out
+            unused[path] = shown
+    if only_unused := [shown for path, shown in unused.items() if path not in sources]:
+        left_out["RecordInUseFlag (0004,1410) of the DICOMDIR is 0: the record is not in use"] = only_unused
+    paths = frozenset(path.relative_to(folder).as_posix() for path in (*sources, *unused))
+    return Directory(list(sources.values()), left_out, paths)
 
 
 def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:

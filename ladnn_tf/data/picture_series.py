@@ -3,43 +3,44 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
 from ladnn_tf.data.preprocess import ImageError, decode
 from ladnn_tf.data.series_sources import Source, reason_of
-from ladnn_tf.data.volume import MAX_SLICES, MAX_VOXELS, SeriesError, Volume, left_out_report
+from ladnn_tf.data.volume import MAX_SLICES, MAX_VOXELS, SeriesError, Volume, counted, left_out_report
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """Suffixes, in lower case."""
 
 _MAX_BYTES = 64 * 2**20  # of one picture
-_NUMBER = re.compile(r"(\d+(?:\.\d+)*)")
+_NUMBER = re.compile(r"([0-9]+)")
 
 
 def natural_key(name: str) -> tuple:
-    """Sorts numbers within names as numbers: slice_2 before slice_10, 109054_26.0 before 109054_28.0.
+    """Sorts numbers within names as whole numbers: slice_2 before slice_10, IM-1.2 before IM-1.10.
 
-    A run with more than one point is a row of whole numbers, as in a UID or a version.
+    That is the order of decimals as well where all names have as many of them (26.0, 28.0); where they have not,
+    a point parts two numbers, as in a UID or in series.image.
     """
-    name = Path(name).stem if Path(name).suffix.lower() in PICTURES else name
-    parts = _NUMBER.split(name)
+    stem = next((name[: -len(suffix)] for suffix in PICTURES if name.lower().endswith(suffix)), name)
+    parts: list[str | tuple[int, str]] = [part.casefold() for part in _NUMBER.split(stem)]
     for index in range(1, len(parts), 2):
-        run = parts[index]
-        parts[index] = (float(run),) if run.count(".") < 2 else tuple(map(float, run.split(".")))
-    parts[::2] = [part.casefold() for part in parts[::2]]
-    return tuple(parts)
+        digits = parts[index].lstrip("0")
+        # Of two numbers without leading zeros the longer one is larger, however many digits they have.
+        parts[index] = (len(digits), digits)
+    return tuple(parts), name
 
 
-def read_pictures(name: str, sources: Sequence[Source]) -> Volume:
+def read_pictures(name: str, sources: Sequence[Source], left_out: Mapping[str, Sequence[str]]) -> Volume:
     """Reads display pictures of one series.
 
     Args:
         name: of the folder.
         sources: the pictures, in any order.
+        left_out: what was left out before: reason -> names.
 
     Returns:
         The volume, not calibrated. Which end is the head, and the spacing, are unknown.
@@ -48,11 +49,10 @@ def read_pictures(name: str, sources: Sequence[Source]) -> Volume:
         SeriesError: if none can be read, or if there are too many.
         OSError: if a file cannot be read at all.
     """
-    sources = sorted(sources, key=lambda source: (natural_key(source.name), source.name))
-    left_out: dict[str, list[str]] = {}
+    left_out = {reason: list(names) for reason, names in left_out.items()}
     # Grey bytes of all pictures are a quarter of their HU, and show which size most have.
-    greys, coloured, total = {}, [], 0
-    for source in sources:
+    greys, coloured, total = [], [], 0
+    for source in sorted(sources, key=lambda source: natural_key(source.path)):
         try:
             pixels = decode(_content(source))
         except (ImageError, SeriesError, OSError) as error:
@@ -61,26 +61,29 @@ def read_pictures(name: str, sources: Sequence[Source]) -> Volume:
         if (pixels != pixels[..., :1]).any():
             coloured.append(source.name)
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        greys[source.name] = np.ascontiguousarray(pixels[..., 0])
-        total += greys[source.name].size
+        greys.append((source, np.ascontiguousarray(pixels[..., 0])))
+        total += greys[-1][1].size
         if total > MAX_VOXELS or len(greys) > MAX_SLICES:
             raise SeriesError(
                 f"{name}: over {MAX_SLICES:,} pictures or {MAX_VOXELS:,} pixels; give the slices of one series"
             )
     if not greys:
         raise SeriesError(f"{name}: no picture can be read. {' '.join(left_out_report(left_out))}")
-    (rows, columns), count = Counter(grey.shape for grey in greys.values()).most_common(1)[0]
+    (rows, columns), count = Counter(grey.shape for _, grey in greys).most_common(1)[0]
     hu = np.empty((count, rows, columns), np.float32)
     files = []
-    for file, grey in greys.items():
+    for source, grey in greys:
         if grey.shape != (rows, columns):
-            left_out.setdefault(f"not of {rows} x {columns} pixels, as most are", []).append(file)
+            left_out.setdefault(f"not of {rows} x {columns} pixels, as most are", []).append(source.name)
             continue
         hu[len(files)] = grey * np.float32(3) - 1000
-        files.append(file)
+        files.append(source.name)
     report = left_out_report(left_out)
     if coloured:
-        report.append(f"{len(coloured)} pictures are coloured and were made grey: {', '.join(coloured[:3])}.")
+        are, were = ("is", "was") if len(coloured) == 1 else ("are", "were")
+        report.append(
+            f"{counted(len(coloured), 'picture')} {are} coloured and {were} made grey: {', '.join(coloured[:3])}."
+        )
     if len(files) == 1:
         report.append("there is one slice only.")
     return Volume(name, hu, (math.nan,) * 3, tuple(report), tuple(files), calibrated=False)

@@ -27,6 +27,9 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_RATIO = 200
 """Of bytes after and before inflating: CT, which has noise, shrinks to a half or a tenth; a bomb far more."""
 
+WITHOUT_PREFIX = "DICOM without DICM at byte 128 (PS3.10 7.1); export it again, or rewrite it with dcmtk's dcmconv"
+"""What a file is of which lacks_prefix()."""
+
 _SMALL = 64 * 2**20  # inflated bytes that are read whatever the ratio is
 
 _UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, LookupError)
@@ -163,6 +166,17 @@ def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Binary
     if len(content) < info.file_size:
         raise SeriesError(f"{name}: a member of the zip ends after {len(content):,} of {info.file_size:,} bytes")
     return io.BytesIO(content)
+
+
+def lacks_prefix(head: bytes) -> bool:
+    """Whether a file begins as DICOM does after its prefix (PS3.10 7.1), as old scanners and copies have it.
+
+    Args:
+        head: its first bytes, which are then of an element of group 0002 or 0008 in little endian.
+    """
+    if head[:2] not in (b"\x02\0", b"\x08\0") or head[2:3] > b"\x20" or head[3:4] != b"\0":
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or 0 < int.from_bytes(head[4:8], "little") <= 64
 
 
 def inflated_limit(size: int, largest: int) -> int:
