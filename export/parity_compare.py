@@ -142,8 +142,8 @@ def check_source(source: Card, card: Card, name: str) -> None:
             )
     if source.classes and card.export and card.export.format in QUANTISED:
         raise ValueError(
-            f"{name} is a {source.task} in {card.export.format}, and quantised models with classes are not judged; "
-            "export it again, in float32 or float16"
+            f"{name} is a {source.task} in {card.export.format}, and quantised models with classes are not "
+            "judged; export it again, in float32 or float16"
         )
 
 

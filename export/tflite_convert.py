@@ -97,25 +97,33 @@ def convert(
     Raises:
         OSError: if the temporary folder is full.
     """
-    graph = _Graph(answering_model(model), temperature)
     converted = {}
-    for form in formats:
-        if form == "int8":
-            converted[form] = _quantised(graph, images, [()], None)
-        elif form == "int8_mixed":
-            mixtures = _MIXTURES if decisions else _MIXTURES[:1]
-            converted[form] = _quantised(graph, images, mixtures, decisions)
-        else:
-            converted[form] = graph.float32 if form == "float32" else graph.convert(form)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = _Graph(answering_model(model), temperature, folder)
+        for form in formats:
+            if form == "int8":
+                converted[form] = _quantised(graph, images, [()], None)
+            elif form == "int8_mixed":
+                mixtures = _MIXTURES if decisions else _MIXTURES[:1]
+                converted[form] = _quantised(graph, images, mixtures, decisions)
+            else:
+                converted[form] = graph.float32 if form == "float32" else graph.convert(form)
     return converted
 
 
 class _Graph:
-    """What is converted: raw pixels of one image to probabilities and what explains them."""
+    """What is converted: raw pixels of one image to probabilities and what explains them.
 
-    def __init__(self, network: keras.Model, temperature: float) -> None:
+    Args:
+        network: from `answering_model`.
+        temperature: of the diagnosis.
+        folder: an empty one, which lives as long as this does.
+    """
+
+    def __init__(self, network: keras.Model, temperature: float, folder: str) -> None:
         self._network = network
         self._temperature = temperature
+        self._folder = folder
         # Those whose biases take back what quantising adds; a model with classes is not quantised.
         heads = [] if "classes" in network.output else [head for head in network.output if head != "attention"]
         self._heads = [network.get_layer(f"{head}_logits") for head in heads]
@@ -125,19 +133,27 @@ class _Graph:
         """What everything quantised is made of and compared with."""
         return self.convert("float32")
 
-    def convert(self, form: str, shift: np.ndarray | None = None) -> bytes:
-        """Converts to float32, float16 or dynamic; `shift` (labels,) is added to the scaled logits."""
-        with tempfile.TemporaryDirectory() as folder, self._shifted(shift):
-            try:
-                self._write(folder)
-            except tf.errors.OpError as error:  # TensorFlow's own error for a full disk, say
-                raise OSError(f"{folder} cannot be written: {error.message}") from error
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            if form != "float32":
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            if form == "float16":
-                converter.target_spec.supported_types = [tf.float16]
-            return converter.convert()
+    def convert(self, form: str) -> bytes:
+        """Converts to float32, float16 or dynamic."""
+        converter = tf.lite.TFLiteConverter.from_saved_model(self._written)
+        if form != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if form == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
+
+    def shifted(self, shift: np.ndarray) -> bytes:
+        """In float32, `shift` (labels,) added to the scaled logits."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder, self._shifted(shift):
+            self._write(folder)
+            return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+
+    @functools.cached_property
+    def _written(self) -> str:
+        """The folder of the SavedModel, written once: a large graph takes longer to trace than to convert."""
+        folder = tempfile.mkdtemp(dir=self._folder)
+        self._write(folder)
+        return folder
 
     def _write(self, folder: str) -> None:
         network, size = self._network, self._network.input.shape[1]
@@ -151,16 +167,18 @@ class _Graph:
         archive = keras.export.ExportArchive()
         archive.track(network)
         archive.add_endpoint(SIGNATURE, serve, [tf.TensorSpec((1, size, size, 3), tf.uint8, name="images")])
-        archive.write_out(folder, verbose=False)
+        try:
+            archive.write_out(folder, verbose=False)
+        except tf.errors.OpError as error:  # TensorFlow's own error for a full disk, say
+            raise OSError(f"{folder} cannot be written: {error.message}") from error
 
     @contextlib.contextmanager
-    def _shifted(self, shift: np.ndarray | None) -> Iterator[None]:
+    def _shifted(self, shift: np.ndarray) -> Iterator[None]:
         before = [layer.bias.numpy() for layer in self._heads]
-        if shift is not None:
-            changes = np.split(shift, np.cumsum([len(bias) for bias in before])[:-1])
-            for layer, change in zip(self._heads, changes, strict=True):
-                scale = self._temperature if layer.name.startswith(COVID) else 1.0
-                layer.bias.assign_add(change * scale)
+        changes = np.split(shift, np.cumsum([len(bias) for bias in before])[:-1])
+        for layer, change in zip(self._heads, changes, strict=True):
+            scale = self._temperature if layer.name.startswith(COVID) else 1.0
+            layer.bias.assign_add(change * scale)
         try:
             yield
         finally:
@@ -178,7 +196,7 @@ def _quantised(
     closest, most = b"", -1.0
     for number, mixture in enumerate(mixtures, start=1):
         added = _scaled_logits(_quantise(float32, ranges, mixture), images) - expected
-        model = _quantise(graph.convert("float32", -added.mean(axis=0)), ranges, mixture)
+        model = _quantise(graph.shifted(-added.mean(axis=0)), ranges, mixture)
         if decisions is None:
             return model
         equal = _equal_decisions(model, float32, decisions)
