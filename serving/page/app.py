@@ -22,6 +22,7 @@ from serving.page.contribute import contribute_router
 from serving.page.diagnose import Diagnose
 from serving.page.errors import PageError
 from serving.page.gate import Gate
+from serving.page.image_answering import ImageDesk
 from serving.page.model_now import ModelNow, readiness
 from serving.page.monitoring import Metrics
 from serving.page.pages import Pages
@@ -68,6 +69,7 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
     sessions = Sessions(settings.token, settings.session_hours * _HOUR) if settings.token else None
     access = Access(settings, sessions)
     desk = SeriesDesk(predictor, settings)
+    images = ImageDesk(predictor, settings, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +88,7 @@ def create_app(settings: Settings, predictor: Predictor, collection: Collection 
     parts = {"settings": settings, "audit": audit, "metrics": metrics, "model": model, "pages": pages}
     _add_pages(app, model, pages)
     queues = {"queue": queue, "series_queue": series_queue}
-    app.add_api_route("/diagnose", Diagnose(predictor=predictor, desk=desk, **queues, **parts), methods=["POST"])
+    app.add_api_route("/diagnose", Diagnose(desk=desk, images=images, **queues, **parts), methods=["POST"])
     _add_login(app, access, sessions, audit, model, pages)
     _add_probes(app, predictor, settings, metrics)
     if collection is not None:

@@ -6,13 +6,13 @@ One bad file never spoils the others: it becomes an item with its error. Everyth
 import dataclasses
 import io
 import logging
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin
 
 from ladnn_tf.data import preprocess
+from ladnn_tf.data.picture_series import natural_key
 from serving.page import file_kinds
 from serving.page.errors import PageError
 from serving.page.file_kinds import DICOM, JPEG, NIFTI, PNG, SERIES, ZIP
@@ -23,8 +23,6 @@ from serving.page.words import words_of
 
 PICTURES = "pictures"
 """The kind of a series of PNG and JPEG files, beside those of `file_kinds.SERIES`."""
-
-_NUMBER = re.compile(r"(\d+)")
 
 logger = logging.getLogger("ladnn_tf.serving")
 
@@ -141,7 +139,7 @@ def parted(items: Sequence[Item], as_series: bool) -> tuple[list[Item], list[Sen
             kinds[PICTURES].append(item)
         elif not item.beside_dicom:
             single.append(item)
-    kinds[PICTURES].sort(key=lambda item: _by_numbers(item.name))
+    kinds[PICTURES].sort(key=lambda item: natural_key(item.name))
     series = [_sent(kind, kinds[kind]) for kind in (DICOM, PICTURES) if kinds[kind]]
     series += [_sent(NIFTI, [item]) for item in kinds[NIFTI]]
     if series and kinds[DICOM]:
@@ -152,13 +150,6 @@ def parted(items: Sequence[Item], as_series: bool) -> tuple[list[Item], list[Sen
 def _sent(kind: str, items: Sequence[Item]) -> SentSeries:
     files = tuple(dataclasses.replace(item, content=b"") for item in items)
     return SentSeries(kind, files, [item.content for item in items])
-
-
-def _by_numbers(name: str) -> list[tuple[int, str]]:
-    """Sorts 2.png before 10.png."""
-    return [
-        (int(part), "") if place % 2 else (0, part.casefold()) for place, part in enumerate(_NUMBER.split(name))
-    ]
 
 
 def decode_within(content: bytes, max_pixels: int) -> np.ndarray:

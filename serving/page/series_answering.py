@@ -17,7 +17,7 @@ from serving.page.intake import SentSeries
 from serving.page.predictors import Predictor
 from serving.page.scratch import Scratch
 from serving.page.series_parts import SeriesView
-from serving.page.series_reading import ReadSeries, UnreadableError, missing_package, read_sent
+from serving.page.series_reading import ReadSeries, Taken, UnreadableError, missing_package, read_sent
 from serving.page.series_view import failure_view, series_view
 from serving.page.settings import Settings
 from serving.page.words import Words
@@ -87,13 +87,14 @@ class SeriesDesk:
             self._scratch.close()
 
     def answer(
-        self, sent: SentSeries, words: Words, gone: threading.Event, *, with_pictures: bool
+        self, sent: SentSeries, words: Words, taken: Taken, gone: threading.Event, *, with_pictures: bool
     ) -> list[SeriesResult]:
         """Answers the series in some files of an upload.
 
         Args:
             sent: the files; their contents are emptied.
             words: of the reader's language.
+            taken: by the upload's other files, of what all may have; what is read of these is added.
             gone: is set if nobody waits for the answer any more.
             with_pictures: whether the views have pictures.
 
@@ -107,7 +108,7 @@ class SeriesDesk:
         """
         begun = time.perf_counter()
         try:
-            series = self._read(sent, functools.partial(_check_is_wanted, gone))
+            series = self._read(sent, taken, functools.partial(_check_is_wanted, gone))
             results = []
             while series:  # the pixels of one that is answered need no memory any more
                 each = series.pop(0)
@@ -122,12 +123,12 @@ class SeriesDesk:
             return [SeriesResult(view, *card, files, error.code, time.perf_counter() - begun)]
         return results
 
-    def _read(self, sent: SentSeries, go_on: Callable[[], None]) -> list[ReadSeries]:
+    def _read(self, sent: SentSeries, taken: Taken, go_on: Callable[[], None]) -> list[ReadSeries]:
         try:
             if self._scratch is None:
                 raise OSError("there is no folder for the files of series")
             with self._scratch.folder() as folder:
-                return read_sent(sent, folder, self._settings, go_on)
+                return read_sent(sent, folder, self._settings, taken, go_on)
         except OSError as error:
             logger.error("series: %s: give them room by --series_folder", error.strerror or error)
             raise PageError(503, "no_room_for_series") from error
@@ -155,6 +156,46 @@ class SeriesDesk:
             logger.warning("series refused: %s (%s)", error, error.flag)
         elif error.code == "series_not_installed":
             logger.warning("series refused: %s", "; ".join(getattr(error, "__notes__", [])))
+
+
+class SeriesJob:
+    """The series of an upload as one job, which works them off one after the other.
+
+    Args:
+        desk: answers them.
+        series: the files with series; there may be none, and then there is nothing to do.
+        words: of the reader's language.
+        with_pictures: whether the views have pictures.
+    """
+
+    def __init__(
+        self, desk: SeriesDesk, series: Sequence[SentSeries], words: Words, *, with_pictures: bool
+    ) -> None:
+        self._desk = desk
+        self._series = series
+        self._words = words
+        self._with_pictures = with_pictures
+        self._gone = threading.Event()
+        self._found: list[list[SeriesResult]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._series)
+
+    def __call__(self) -> None:
+        """Answers them; raises as `SeriesDesk.answer`, and then the answers before are there."""
+        taken = Taken()
+        for sent in self._series:
+            found = self._desk.answer(sent, self._words, taken, self._gone, with_pictures=self._with_pictures)
+            self._found.append(found)
+
+    def stop(self) -> None:
+        """Ends the job soon, as nobody waits for its answers any more."""
+        self._gone.set()
+
+    def so_far(self) -> list[list[SeriesResult]]:
+        """The results of each of the files with series; none of those that are not answered."""
+        found = list(self._found)
+        return found + [[] for _ in self._series[len(found) :]]
 
 
 class _OneModel:

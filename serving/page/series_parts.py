@@ -65,7 +65,8 @@ class SeriesView:
     Attributes:
         file: names the series by the files it is from, and its scanner's number; never by what a header says else.
         state: one of `view.STATES`: it abstained if all slices were left out.
-        sentence: the probability, the threshold and the call; where there is no answer, that there is none.
+        sentence: the probability, the threshold and the call, the most probable class, and what must be known
+            beside them (`ladnn_tf.series_cautions`); where there is no answer, that there is none.
         threshold, threshold_percent, model_version, card_sha256, unfit, of_phantoms, caveats, notice: as of
             `view.ResultView`; None and empty where no slice was read.
         looked: how many slices were read, how many looked at, and how many answered, in words.

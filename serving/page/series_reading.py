@@ -6,12 +6,14 @@ not get beyond this module.
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ladnn_tf.data.volume import SeriesError, Volume
 from serving.page import file_kinds
 from serving.page.file_kinds import DICOM, NIFTI
+from serving.page.header_values import known_only
 from serving.page.intake import PICTURES, SentSeries, size_of
 from serving.page.reasons import PREFIX
 from serving.page.settings import MEGABYTE, Settings
@@ -20,7 +22,7 @@ from serving.page.words import words_of
 
 _BYTES_A_PIXEL = 4  # of a volume, which is float32
 _NIFTI_HEAD = 2**16  # of a file that may be in gzip
-_OF_NUMBER = re.compile(r"series (\d+)\b")
+_OF_NUMBER = re.compile(r"(?:study \d+ of \d+, )?series (\d+)\b")
 _STORED = re.compile(r"\b\d{5}\.(?:dcm|nii|png|jpg)\b")
 _SUFFIXES = {file_kinds.PNG: ".png", file_kinds.JPEG: ".jpg", DICOM: ".dcm", NIFTI: ".nii"}
 
@@ -57,13 +59,29 @@ class ReadSeries:
     report: tuple[str, ...]
 
 
-def read_sent(sent: SentSeries, folder: Path, settings: Settings, go_on: Callable[[], None]) -> list[ReadSeries]:
-    """Reads the series of an upload.
+@dataclasses.dataclass
+class Taken:
+    """What the series of an upload have taken so far of what they may have together.
+
+    Attributes:
+        slices: that were read.
+        pixels: of them.
+    """
+
+    slices: int = 0
+    pixels: int = 0
+
+
+def read_sent(
+    sent: SentSeries, folder: Path, settings: Settings, taken: Taken, go_on: Callable[[], None]
+) -> list[ReadSeries]:
+    """Reads the series in some files of an upload.
 
     Args:
         sent: the files; their contents are emptied.
         folder: an empty one that the caller deletes.
         settings: `max_slices`, `max_series_mb` and `max_pixels` count.
+        taken: by the upload's other files; what is read of these is added.
         go_on: is called now and then; it raises where nobody wants the series any more.
 
     Returns:
@@ -76,10 +94,10 @@ def read_sent(sent: SentSeries, folder: Path, settings: Settings, go_on: Callabl
     paths = _write(sent, folder, go_on)
     path = paths[0] if sent.kind == NIFTI else folder
     try:
-        _check_size(sent.kind, paths, settings, go_on)
+        _check_size(sent.kind, paths, settings, taken, go_on)
         volumes = _volumes(path)
     except SeriesError as error:
-        message = _with_names(str(error).removeprefix(f"{path.name}: "), sent).strip().rstrip(".")
+        message = _told(str(error).removeprefix(f"{path.name}: "), sent).strip().rstrip(".")
         raise UnreadableError("series_unreadable", message) from error
     return [_read(volume, sent) for volume in volumes]
 
@@ -117,9 +135,11 @@ def missing_package(error: ImportError) -> UnreadableError:
     return refusal
 
 
-def _check_size(kind: str, paths: Sequence[Path], settings: Settings, go_on: Callable[[], None]) -> None:
+def _check_size(
+    kind: str, paths: Sequence[Path], settings: Settings, taken: Taken, go_on: Callable[[], None]
+) -> None:
     """Refuses what is too large by what the headers promise; what they do not say no reader will read."""
-    slices = pixels = 0
+    slices, pixels = taken.slices, taken.pixels
     for found, area in {DICOM: _dicom_sizes, NIFTI: _nifti_sizes, PICTURES: _picture_sizes}[kind](paths):
         go_on()
         if area > settings.max_pixels:
@@ -134,6 +154,7 @@ def _check_size(kind: str, paths: Sequence[Path], settings: Settings, go_on: Cal
     if size > settings.max_series_mb:
         reason = words_of("en")(f"{PREFIX}series_memory", size=f"{size:,}", most=f"{settings.max_series_mb:,}")
         raise UnreadableError("series_memory", reason, "--max_series_mb")
+    taken.slices, taken.pixels = slices, pixels  # what is refused leaves room for the others
 
 
 def _dicom_sizes(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
@@ -145,7 +166,10 @@ def _dicom_sizes(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
         raise missing_package(error) from error
     for path in paths:
         try:
-            frames = read_frames(file_source(path))
+            with warnings.catch_warnings():
+                # They quote values, and would be in the page's log; `read_series` counts them for the report.
+                warnings.simplefilter("ignore", UserWarning)
+                frames = read_frames(file_source(path))
         except (LeftOutError, SeriesError):
             continue  # it is left out when the series is read, with its reason
         for frame in frames[:1]:
@@ -173,15 +197,15 @@ def _picture_sizes(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
 def _read(volume: Volume, sent: SentSeries) -> ReadSeries:
     number = _OF_NUMBER.match(volume.name) if sent.kind == DICOM else None
     found = dict.fromkeys(int(name[:5]) for name in volume.files)
-    report = tuple(_with_names(sentence, sent) for sentence in volume.report)
+    report = tuple(_told(sentence, sent) for sentence in volume.report)
     return ReadSeries(volume, number[1] if number else "", tuple(found), report)
 
 
-def _with_names(sentence: str, sent: SentSeries) -> str:
-    """Puts the names of the uploaded files in the place of those under which they were written."""
+def _told(sentence: str, sent: SentSeries) -> str:
+    """A sentence about the files as it may be shown: their own names, and no free text of their headers."""
 
     def name(found: re.Match[str]) -> str:
         place = int(found[0][:5])
         return shown_name(sent.files[place].name) if place < len(sent.files) else found[0]
 
-    return _STORED.sub(name, sentence)
+    return _STORED.sub(name, known_only(sentence))

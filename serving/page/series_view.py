@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ladnn_tf.card import Card
 from ladnn_tf.edge_overlay import BOX_SHARE, strongest
 from ladnn_tf.person import TOP_K
+from ladnn_tf.series_answer import SeriesAnswer, SliceAnswer, reasons
+from ladnn_tf.series_cautions import cautions
 from serving.page import percent, pictures
 from serving.page.calls import call_fields, model_fields, threshold_percent
 from serving.page.file_kinds import DICOM
@@ -18,8 +20,7 @@ from serving.page.series_parts import Said, SeriesView, SliceView, SuspectView
 from serving.page.view import class_views, heat_text, shown_name
 from serving.page.words import Words
 
-if TYPE_CHECKING:  # they find lungs by packages that not every page has
-    from ladnn_tf.series import SeriesAnswer, SliceAnswer
+if TYPE_CHECKING:  # it reads series by packages that not every page has
     from serving.page.series_reading import ReadSeries
 
 _AROUND_REASONS = (
@@ -34,7 +35,7 @@ _NAMED = 1  # files of a series that its name lists
 
 
 def series_view(
-    answer: "SeriesAnswer", read: "ReadSeries", sent: SentSeries, words: Words, *, with_pictures: bool
+    answer: SeriesAnswer, read: "ReadSeries", sent: SentSeries, words: Words, *, with_pictures: bool
 ) -> SeriesView:
     """An answer for a series as it is shown.
 
@@ -63,8 +64,10 @@ def series_view(
     if answer.covid is None:
         return SeriesView(state="abstained", sentence=words("series.no_answer"), **common)
     how = words(f"series.how.{answer.aggregation}", count=TOP_K)
+    call = call_fields(answer.covid, answer.positive, answer.threshold, words, "series", how=how)
+    call["sentence"] = words("sentence.join").join((call["sentence"], *_beside_the_call(answer, words)))
     view = SeriesView(
-        **call_fields(answer.covid, answer.positive, answer.threshold, words, "series", how=how),
+        **call,
         low=answer.low,
         high=answer.high,
         interval=_interval(answer, words),
@@ -110,7 +113,7 @@ def _name(files: Sequence[str], number: str, words: Words) -> str:
     return words("series.numbered", name=name, number=number) if number else name
 
 
-def _looked(answer: "SeriesAnswer", kind: str, words: Words) -> str:
+def _looked(answer: SeriesAnswer, kind: str, words: Words) -> str:
     z, y, x = answer.spacing_mm
     found = [words.count("series.read", answer.count)]
     if math.isfinite(z) and answer.count > 1:
@@ -124,9 +127,7 @@ def _looked(answer: "SeriesAnswer", kind: str, words: Words) -> str:
     return words("sentence.join").join(sentences)
 
 
-def _left_out(slices: Sequence["SliceAnswer"], words: Words) -> list[Said]:
-    from ladnn_tf.series import reasons  # it is loaded by now, see above
-
+def _left_out(slices: Sequence[SliceAnswer], words: Words) -> list[Said]:
     return [_said(reason, words, count) for count, reason in reasons(slices)]
 
 
@@ -145,20 +146,28 @@ def _passed_over(sent: SentSeries, words: Words) -> list[Said]:
     return [Said(words.count("series.passed_over", sent.passed_over), words.language)]
 
 
-def _slice(each: "SliceAnswer", words: Words) -> SliceView:
+def _slice(each: SliceAnswer, words: Words) -> SliceView:
     number = each.index + 1
     if each.answer is None:
         return SliceView(number, None, "", _said(each.reason, words))
     return SliceView(number, each.answer.covid, percent.probability(each.answer.covid, words), None)
 
 
-def _interval(answer: "SeriesAnswer", words: Words) -> str:
+def _beside_the_call(answer: SeriesAnswer, words: Words) -> list[str]:
+    """The most probable class, and what must be known of this answer."""
+    found = [reason_in(words, caution)[0] for caution in cautions(answer)]
+    if best := answer.most_probable_class:
+        found.insert(0, words("series.most_probable", name=words(f"class.{best}")))
+    return found
+
+
+def _interval(answer: SeriesAnswer, words: Words) -> str:
     if answer.low is not None:
         return words("series.interval", interval=percent.interval(answer.low, answer.high, words))
     return words("series.no_interval_one" if len(answer.answered) == 1 else "series.no_interval_alike")
 
 
-def _rule(answer: "SeriesAnswer", threshold: str, words: Words) -> str:
+def _rule(answer: SeriesAnswer, threshold: str, words: Words) -> str:
     chosen = answer.card.person
     if chosen is None:
         return words("series.rule_of_slices", threshold=threshold)
@@ -167,7 +176,7 @@ def _rule(answer: "SeriesAnswer", threshold: str, words: Words) -> str:
     )
 
 
-def _shown(answer: "SeriesAnswer", words: Words) -> str:
+def _shown(answer: SeriesAnswer, words: Words) -> str:
     sentences = [words("series.as_pictures")]
     if answer.calibrated:
         window = answer.card.window
@@ -177,7 +186,7 @@ def _shown(answer: "SeriesAnswer", words: Words) -> str:
     return words("sentence.join").join(sentences)
 
 
-def _with_pictures(view: SeriesView, answer: "SeriesAnswer", words: Words) -> SeriesView:
+def _with_pictures(view: SeriesView, answer: SeriesAnswer, words: Words) -> SeriesView:
     best = [answer.slices[place] for place in answer.suspicious]
     scores = [each.answer.scores.max(initial=0.0) for each in answer.answered if each.answer.scores is not None]
     highest = float(max(scores, default=0.0))
@@ -196,7 +205,7 @@ def _with_pictures(view: SeriesView, answer: "SeriesAnswer", words: Words) -> Se
     return dataclasses.replace(view, suspects=suspects, drawn=drawn, scale=scale)
 
 
-def _suspect(each: "SliceAnswer", answer: "SeriesAnswer", highest: float, words: Words) -> SuspectView:
+def _suspect(each: SliceAnswer, answer: SeriesAnswer, highest: float, words: Words) -> SuspectView:
     result, heat, text, boxes = each.answer, "", "", 0
     picture = None
     # The best region of a healthy slice is no finding.

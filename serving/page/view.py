@@ -91,8 +91,8 @@ class ResultView:
         of_phantoms: whether it was trained on drawn slices alone.
         caveats: the card's, a sentence each; those that are not known stay English.
         notice: what the model must not be used for.
-        picture: `pictures.slice_uri` of the slice, or of what the network was shown of it; empty if it could not be
-            read.
+        picture: `pictures.slice_uri` of the slice, or of its lungs where the network was shown these alone; empty
+            if it could not be read.
         reason: why there is no answer, else empty.
         reason_language: of `reason`, which may be English on a Chinese page.
         covid: calibrated probability of COVID-19, in [0, 1]; None where there is no answer, as is `positive`, and
