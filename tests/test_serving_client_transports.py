@@ -164,7 +164,7 @@ def in_a_minute():
     ("header", "low", "high"),
     [
         ("7", 7.0, 7.0),
-        (in_a_minute(), 0.0, 60.0),
+        pytest.param(in_a_minute(), 0.0, 60.0, id="a minute from now"),  # else each process has another name
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0, 0.0),
         ("Wed, 21 Oct 2015 07:28:00 -0000", 0.0, 0.0),
         ("soon", None, None),
