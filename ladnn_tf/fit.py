@@ -110,7 +110,8 @@ def _fit(
         return False
     with model.distribute_strategy.scope():
         compile_model(model, settings, learning_rate)
-        model.optimizer.build(model.trainable_variables)  # else the first step makes them, and is traced twice
+        if done <= first:  # else the checkpoint does
+            model.optimizer.build(model.trainable_variables)  # in the first step it would be traced twice
     # A checkpoint at the very end of the phase before is that phase's: this one begins with a new optimizer.
     if done > first:
         checkpoint.restore(model)

@@ -17,7 +17,6 @@ from ladnn_tf.card import Window
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.fit import compile_model, learning_rate_schedule
 from ladnn_tf.models.drenet import trained_outputs
-from ladnn_tf.models.ladnn import trunk_layers
 
 COLUMNS = ["covid_logit", "covid_probability", "covid19_probability", "normal_probability"]
 
@@ -196,13 +195,6 @@ def test_init_run_goes_on_with_all_weights(kind, request):
     assert set(found) == set(source)
     for path, value in found.items():
         np.testing.assert_array_equal(value, source[path], err_msg=path)
-
-
-def test_a_frozen_phase_trains_what_initial_weights_are_not_for(tiny_drenet_run):
-    model = runs.load_run(tiny_drenet_run).model
-    names = {layer.name for layer in trunk_layers(model) if layer.weights}
-    assert names == {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"}
-    assert {"bn1_views", "proposals_1", "perceptron"} <= {layer.name for layer in model.layers}
 
 
 def test_a_checkpoint_of_before_a_setting_was_added_is_resumed(tiny_run, tmp_path):

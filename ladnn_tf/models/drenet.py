@@ -120,15 +120,15 @@ def build_drenet(
         ValueError: as `ladnn.build_model`, and if the feature map cannot be halved as often as anchors ask.
     """
     view_size = regions.view_size or image_size // 2
-    if view_size < SMALLEST_VIEW:
-        raise ValueError(
-            f"regions are enlarged to {SMALLEST_VIEW} pixels at least; half of {image_size} are {view_size}: give "
-            "--view_size, or a larger --image_size"
-        )
     with dtype_policy(precision):
         images, normalised, trunk = normalised_trunk(
             backbone, image_size, weights, normalisation, batch_norm_momentum
         )
+        if view_size < SMALLEST_VIEW:
+            raise ValueError(
+                f"regions are enlarged to {SMALLEST_VIEW} pixels at least; half of {image_size} are {view_size}: "
+                "give --view_size, or a larger --image_size"
+            )
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="features")(trunk.output)
         boxes, scores = _proposals(trunk.output, image_size, regions)
         confidences = layers.Activation("sigmoid", dtype="float32", name="scores")(scores)
