@@ -267,12 +267,14 @@ def format_summary(summary: dict, regions: int) -> str:
     for name, group in summary["groups"].items():
         for number, (source, values) in enumerate(group["sources"].items()):
             head = " " * 34 if number else f"{name:18}{group['images']:>7}{group['patients']:>9}"
-            cells = "".join(f"  {_percent(values[measure]):>24}" for measure in MEASURES)
+            cells = "".join(f"  {localisation.percent(values[measure]):>24}" for measure in MEASURES)
             lines.append(f"{head}  {source:{width}}{cells}")
     everything = summary["groups"][ALL_IMAGES]
     lines += ["", f"{OWN} minus the other, all images, points:"]
     for source, values in everything["differences"].items():
-        cells = "".join(f"  {_percent(values[measure], 'difference', '+'):>24}" for measure in MEASURES)
+        cells = "".join(
+            f"  {localisation.percent(values[measure], 'difference', '+'):>24}" for measure in MEASURES
+        )
         lines.append(f"{'':34}  {source:{width}}{cells}")
     lines += [
         "",
@@ -281,12 +283,3 @@ def format_summary(summary: dict, regions: int) -> str:
         f"{summary['seed']}; [n/a]: no resample differs.",
     ]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _percent(interval: dict, key: str = "value", sign: str = "") -> str:
-    if interval[key] is None:
-        return "n/a"
-    number = f"{100 * interval[key]:{sign}.1f}"
-    if interval["low"] is None or interval["low"] == interval["high"]:
-        return f"{number} [n/a]"
-    return f"{number} [{100 * interval['low']:{sign}.1f}, {100 * interval['high']:{sign}.1f}]"

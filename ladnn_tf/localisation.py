@@ -273,11 +273,11 @@ def format_summary(summary: dict) -> str:
     for lesion, group in summary["lesions"].items():
         for number, (source, values) in enumerate(group["sources"].items()):
             head = f"{lesion:10}{group['pairs']:>6}" if not number else " " * 16
-            lines.append(f"{head}  {source:{width}}" + "".join(f"  {_percent(values[m]):>24}" for m in MEASURES))
+            lines.append(f"{head}  {source:{width}}" + "".join(f"  {percent(values[m]):>24}" for m in MEASURES))
     first, *_ = summary["lesions"][ALL_LESIONS]["sources"]
     lines += ["", f"{first} minus the other, all lesions, points:"]
     for source, values in summary["lesions"][ALL_LESIONS]["differences"].items():
-        cells = "".join(f"  {_percent(values[m], 'difference', '+'):>24}" for m in MEASURES)
+        cells = "".join(f"  {percent(values[m], 'difference', '+'):>24}" for m in MEASURES)
         lines.append(f"{'':16}  {source:{width}}{cells}")
     empty = {name: count for name, count in summary["lesions"][ALL_LESIONS]["empty_maps"].items() if count}
     lines += ["", *(f"maps of zeros, which are misses: {count} of {name}" for name, count in empty.items())]
@@ -289,7 +289,14 @@ def format_summary(summary: dict) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _percent(interval: dict, key: str = "value", sign: str = "") -> str:
+def percent(interval: dict, key: str = "value", sign: str = "") -> str:
+    """An interval in percent, as text.
+
+    Args:
+        interval: fields of `intervals.Interval` or `intervals.PairedDifference`, shares.
+        key: the field before the interval.
+        sign: `+` for a sign before every number.
+    """
     if interval[key] is None:
         return "n/a"
     number = f"{100 * interval[key]:{sign}.1f}"
