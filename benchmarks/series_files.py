@@ -21,13 +21,13 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    LegacyConvertedEnhancedCTImageStorage,
     RLELossless,
     generate_uid,
 )
@@ -52,7 +52,7 @@ DCMCJPEG = {"JPEG lossless SV1": "+e1", "JPEG lossless": "+el", "JPEG baseline":
 
 _OF_FRAMES = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleIntercept",
-    "RescaleSlope", "RescaleType", "InstanceNumber", "PixelData",
+    "RescaleSlope", "RescaleType", "InstanceNumber", "KVP", "PixelData",
 )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def write_multiframe(
     transfer_syntax: str = ExplicitVRLittleEndian,
     order: Sequence[int] | None = None,
 ) -> Path:
-    """Writes a volume as one file with the functional groups of Enhanced CT (PS3.3 A.38) that place its frames.
+    """Writes a volume as one file, a Legacy Converted Enhanced CT (PS3.3 A.70).
 
     Args:
         hu, spacing_mm, transfer_syntax: as write_series.
@@ -100,23 +100,31 @@ def write_multiframe(
         position.ImagePositionPatient = each.ImagePositionPatient
         transformation.RescaleIntercept, transformation.RescaleSlope = each.RescaleIntercept, each.RescaleSlope
         transformation.RescaleType = "HU"
-        frame = Dataset()
-        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = (
-            Items([position]),
-            Items([transformation]),
-        )
+        content, unassigned, frame = Dataset(), Dataset(), Dataset()
+        content.FrameAcquisitionNumber, unassigned.InstanceNumber = 1, each.InstanceNumber
+        frame.FrameContentSequence = Items([content])
+        frame.PlanePositionSequence = Items([position])
+        frame.PixelValueTransformationSequence = Items([transformation])
+        frame.UnassignedPerFrameConvertedAttributesSequence = Items([unassigned])
         frames.append(frame)
     measures, orientation, kind, shared = Dataset(), Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = dataset.PixelSpacing, dataset.SliceThickness
     orientation.ImageOrientationPatient = dataset.ImageOrientationPatient
     kind.FrameType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    kind.PixelPresentation, kind.VolumetricProperties = "MONOCHROME", "VOLUME"
+    kind.VolumeBasedCalculationTechnique = "NONE"
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Items([measures]), Items([orientation])
     shared.CTImageFrameTypeSequence = Items([kind])
     stored = np.stack([each.pixel_array for each in slices])
     for keyword in _OF_FRAMES:
         delattr(dataset, keyword)
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = LegacyConvertedEnhancedCTImageStorage
     dataset.ImageType = kind.FrameType
+    for keyword in ("PixelPresentation", "VolumetricProperties", "VolumeBasedCalculationTechnique"):
+        setattr(dataset, keyword, kind[keyword].value)
+    dataset.InstanceNumber, dataset.ContentDate, dataset.ContentTime = 1, "20000101", "000000"
+    dataset.PresentationLUTShape = "IDENTITY"
+    dataset.AcquisitionContextSequence = Items([])
     dataset.file_meta.TransferSyntaxUID = transfer_syntax
     dataset.NumberOfFrames = len(slices)
     dataset.SharedFunctionalGroupsSequence = Items([shared])

@@ -63,6 +63,13 @@ class TrainConfig:
     view_size: int = _setting(
         0, "DRENet: side that regions are enlarged to, pixels; 0: half the input's", minimum=0, added_later=True
     )
+    region_temperature: float = _setting(
+        0.0,
+        "DRENet: in training regions are drawn by the softmax of their scores over this temperature; 0: the best "
+        "are taken, as in the paper",
+        minimum=0.0,
+        added_later=True,
+    )
     lungs: str = _setting(
         "whole",
         "what of a slice is shown: whole, extracted (the lungs alone, cropped, on black; slices without lungs are "

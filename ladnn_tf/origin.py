@@ -75,7 +75,7 @@ def _build(settings: config.TrainConfig, weights: str, normalisation: Normalisat
     classes = len(settings.class_names)
     if settings.model == "trunk":
         return build_trunk(settings.backbone, classes=classes, **options)
-    regions = Regions(settings.anchor_sides, settings.regions, settings.view_size)
+    regions = Regions(settings.anchor_sides, settings.regions, settings.view_size, settings.region_temperature)
     return build_drenet(settings.backbone, classes=classes, regions=regions, **options)
 
 

@@ -87,6 +87,7 @@ def test_values_out_of_range_name_the_flag(change, message):
         ({"model": "resnet"}, "--model should be one of ladnn, trunk, drenet. Received: 'resnet'"),
         ({"lungs": "cropped"}, "--lungs should be one of whole, extracted, filled"),
         ({"regions": 0}, "--regions should be at least 1. Received: 0"),
+        ({"region_temperature": -0.5}, "--region_temperature should be at least 0.0"),
         ({"window_width": 0.0}, "--window_width should be at least 1.0"),
         ({"optimizer": "lamb"}, "--optimizer should be one of adam, sgd"),
         ({"momentum": 1.0}, "--momentum should be from 0.0 to 0.9999"),
@@ -139,8 +140,8 @@ def test_drenet_has_its_own_defaults_unless_the_flags_say_otherwise(tmp_path):
 
 
 def test_a_run_from_before_there_were_classes_is_a_la_dnn(tmp_path):
-    later = ("model", "classes", "anchors", "regions", "view_size", "lungs", "window_level", "window_width",
-             "optimizer", "momentum", "step_decay")  # fmt: skip
+    later = ("model", "classes", "anchors", "regions", "view_size", "region_temperature", "lungs", "window_level",
+             "window_width", "optimizer", "momentum", "step_decay")  # fmt: skip
     lines = [
         line
         for line in TrainConfig(epochs=3).to_flags().splitlines()

@@ -36,10 +36,14 @@ def test_dcmdump_and_dciodvfy_accept_it(tmp_path, syntax):
     assert result.returncode == 0
 
 
-def test_dcmdump_accepts_frames(tmp_path):
+def test_dcmdump_and_dciodvfy_accept_frames(tmp_path):
     file = write_multiframe(volume((2, 32, 40)), SPACING, tmp_path / "frames.dcm")
     result = subprocess.run([program("dcmdump"), file], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+    result = subprocess.run([program("dciodvfy"), file], capture_output=True, text=True, check=False)
+    assert "LegacyConvertedEnhancedCTImage" in result.stderr
+    assert not [line for line in result.stderr.splitlines() if "Error" in line]
+    assert result.returncode == 0
 
 
 def test_names_tell_nothing_of_the_order(tmp_path):

@@ -343,6 +343,8 @@ def test_as_many_scales_as_the_feature_map_can_be_halved():
         (((48.0, math.inf),), "at least 2 pixels"),
         (((48.0,), 0), "number of regions should be at least 1. Received: 0"),
         (((48.0,), 3, 16), "view_size should be at least 32 pixels, or 0. Received: 16"),
+        (((48.0,), 3, 0, -1.0), "temperature should be 0 or more. Received: -1.0"),
+        (((48.0,), 3, 0, math.nan), "temperature should be 0 or more"),
     ],
 )
 def test_regions_that_cannot_be_are_refused(arguments, message):

@@ -121,6 +121,33 @@ def test_only_the_scores_that_were_taken_have_a_gradient():
     assert tape.gradient(boxes, scores) is None
 
 
+def test_training_draws_regions_by_the_softmax_of_their_scores():
+    """Four squares that do not touch. At temperature 2 the scores 2 ln(1, 2, 3, 4) are drawn as 1 : 2 : 3 : 4, and
+    after the last of them the others as 1 : 2 : 3."""
+    keras.utils.set_random_seed(1)
+    layer = SelectRegions(96, (2,), (24,), 2, temperature=2.0)
+    scores = np.tile(2 * np.log([[1.0, 2.0, 3.0, 4.0]]).astype(np.float32), (4000, 1))
+    found = np.exp(np.array(layer(scores, training=True)[1]) / 2).round().astype(int)  # the scores, without noise
+    assert (found[:, 0] != found[:, 1]).all()
+    first = np.bincount(found[:, 0], minlength=5)[1:] / 4000
+    np.testing.assert_allclose(first, [0.1, 0.2, 0.3, 0.4], atol=0.03)
+    second = found[found[:, 0] == 4, 1]
+    np.testing.assert_allclose(
+        np.bincount(second, minlength=4)[1:] / len(second), [1 / 6, 1 / 3, 1 / 2], atol=0.05
+    )
+    again = np.exp(np.array(layer(scores, training=True)[1]) / 2).round().astype(int)
+    assert (again != found).any()
+
+
+def test_only_training_draws_and_only_at_a_temperature():
+    scores = np.random.default_rng(0).normal(size=(50, 13)).astype(np.float32)
+    best = SelectRegions(96, (3, 2), (48, 96), 2)
+    drawn = SelectRegions(96, (3, 2), (48, 96), 2, temperature=1.0)
+    for ours, theirs in zip(drawn(scores, training=False), best(scores, training=True), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not best.variables
+
+
 def cut(images, boxes, out):
     """The crops of `Views`, without the second view: `(B, K, out, out, 3)`."""
     confidences = np.ones(boxes.shape[:2], np.float32)
@@ -233,7 +260,7 @@ def test_the_small_layers_by_hand():
 @pytest.mark.parametrize(
     ("layer", "inputs", "outputs"),
     [
-        (SelectRegions(96, (3, 2), (48, 96), 2), [(13,)], [(2, 4), (2,)]),
+        (SelectRegions(96, (3, 2), (48, 96), 2, 0.5), [(13,)], [(2, 4), (2,)]),
         (Views(8, 5), [(8, 8, 3), (2, 4), (2,)], [(5, 5, 3)]),
         (PerImage(3), [(4,)], [(3, 4)]),
         (Shares(8), [(2, 4)], [(2, 4)]),

@@ -49,11 +49,13 @@ class Regions:
         anchors: side of the squares on each scale, pixels; one to three, the paper has two.
         count: K.
         view_size: side to which a region is enlarged, pixels; 0 for half of the image's side, as in the paper.
+        temperature: at which training draws regions (`SelectRegions`); 0 for the best ones, as in the paper.
     """
 
     anchors: tuple[float, ...] = ANCHORS[:2]
     count: int = REGIONS
     view_size: int = 0
+    temperature: float = 0.0
 
     def __post_init__(self) -> None:
         finite = all(2 <= side < math.inf for side in self.anchors)
@@ -67,6 +69,8 @@ class Regions:
             raise ValueError(
                 f"view_size should be at least {SMALLEST_VIEW} pixels, or 0. Received: {self.view_size}"
             )
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"the temperature should be 0 or more. Received: {self.temperature}")
 
 
 @keras.saving.register_keras_serializable(package="ladnn_tf")
@@ -206,7 +210,9 @@ def _proposals(features, image_size: int, regions: Regions):
         scores.append(layers.Flatten(dtype="float32", name=f"{PROPOSALS}_{number}_flat")(score))
     if len(scores) > 1:
         scores = [layers.Concatenate(dtype="float32", name=f"{PROPOSALS}_all")(scores)]
-    select = SelectRegions(image_size, grids, regions.anchors, regions.count, name="region_scores")
+    select = SelectRegions(
+        image_size, grids, regions.anchors, regions.count, regions.temperature, name="region_scores"
+    )
     return select(scores[0])
 
 

@@ -91,25 +91,42 @@ class SelectRegions(keras.layers.Layer):
     `OVERLAP`. That is `tf.image.non_max_suppression`, as long as K anchors are left; where fewer are, the first
     anchor is taken again.
 
+    In training each round can draw its anchor instead, by the softmax of the scores over a temperature (of what
+    is left; by the Gumbel-max trick). An anchor that is never looked at is never ranked, however good it is.
+
     Args:
         image_size: side S of the image, pixels.
         grids, sides: as `anchors` takes them.
         regions: K.
+        temperature: of the softmax that training draws by; 0 for the best anchors in training, too.
     """
 
-    def __init__(self, image_size: int, grids: Sequence[int], sides: Sequence[float], regions: int, **kwargs):
+    def __init__(
+        self,
+        image_size: int,
+        grids: Sequence[int],
+        sides: Sequence[float],
+        regions: int,
+        temperature: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.image_size = image_size
         self.grids = list(grids)
         self.sides = list(sides)
         self.regions = regions
+        self.temperature = temperature
+        if temperature:
+            self.seed_generator = keras.random.SeedGenerator()
         self._anchors = anchors(image_size, grids, sides)
         self._near = (overlaps(self._anchors) > OVERLAP).astype(np.float32)
 
-    def call(self, scores):
+    def call(self, scores, training=False):
         """Scores `(B, A)` to boxes `(B, K, 4)` float32, in pixels, best first, and their scores `(B, K)`."""
         places = np.arange(len(self._anchors), dtype=np.int32)
         left, taken = ops.stop_gradient(scores), []
+        if training and self.temperature:
+            left = left + self.temperature * self._gumbel(ops.shape(scores))
         for _ in range(self.regions):
             best = ops.cast(ops.top_k(left, 1)[1], "int32")
             chosen = ops.cast(ops.equal(best, places), "float32")
@@ -118,11 +135,15 @@ class SelectRegions(keras.layers.Layer):
         chosen = ops.stack(taken, axis=1)
         return ops.matmul(chosen, self._anchors), ops.sum(chosen * scores[:, None], axis=-1)
 
+    def _gumbel(self, shape):
+        uniform = keras.random.uniform(shape, 1e-7, 1.0, dtype="float32", seed=self.seed_generator)
+        return -ops.log(-ops.log(uniform))
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.regions, 4), (input_shape[0], self.regions)
 
     def get_config(self):
-        names = ("image_size", "grids", "sides", "regions")
+        names = ("image_size", "grids", "sides", "regions", "temperature")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
