@@ -12,7 +12,7 @@ from ladnn_tf.labels import CLASSES, LESION_TARGETS, MODELS, TASKS
 
 _SELECT_BY = ("covid_loss", "loss", "auc", "class_loss")
 
-_OF_MODEL = {"drenet": {"backbone": "resnet50", "image_size": 448}}
+_OF_MODEL = {"drenet": {"backbone": "resnet50", "image_size": 448, "region_temperature": 1.0}}
 """What a model has where the flags do not say, instead of the settings' own defaults."""
 
 
@@ -65,8 +65,8 @@ class TrainConfig:
     )
     region_temperature: float = _setting(
         0.0,
-        "DRENet: in training regions are drawn by the softmax of their scores over this temperature; 0: the best "
-        "are taken, as in the paper",
+        "DRENet (1 for it): in training regions are drawn by the softmax of their scores over this temperature; "
+        "0: the best are taken, as in the paper",
         minimum=0.0,
         added_later=True,
     )
@@ -246,11 +246,15 @@ def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
     Raises:
         ValueError: for a value outside its range.
     """
-    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)}
+    values = _values(flag_values)
     for name, value in _OF_MODEL.get(values["model"], {}).items():
         if not flag_values[name].present:
             values[name] = value
     return TrainConfig(**values)
+
+
+def _values(flag_values: flags.FlagValues) -> dict[str, Any]:
+    return {field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)}
 
 
 def read_config(path: str | Path) -> TrainConfig:
@@ -277,6 +281,6 @@ def read_config(path: str | Path) -> TrainConfig:
             "setting). Use that version, or train the run anew"
         )
     try:
-        return from_flags(flag_values)
+        return TrainConfig(**_values(flag_values))  # what an older version did not have is as it was then
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -152,6 +152,7 @@ def tiny_drenet_run(diagnosed_manifest, tiny_settings, tmp_path_factory) -> Path
         classes="covid19,normal",
         anchors="16,24",
         view_size=32,
+        region_temperature=1.0,
         image_size=64,
         epochs=1,
     )

@@ -128,6 +128,7 @@ def test_drenet_has_its_own_defaults_unless_the_flags_say_otherwise(tmp_path):
     alone = parse("--model=drenet")
     assert (alone.backbone, alone.image_size) == ("resnet50", 448)
     assert (alone.anchors, alone.regions, alone.view_size) == ("48,96", 3, 0)
+    assert alone.region_temperature == 1
     given = parse(
         "--model=drenet", "--backbone=densenet169", "--image_size=224"
     )  # also where it is ladnn's default
@@ -150,6 +151,13 @@ def test_a_run_from_before_there_were_classes_is_a_la_dnn(tmp_path):
     assert len(lines) == len(dataclasses.fields(TrainConfig)) - len(later)
     (tmp_path / "config.flags").write_text("\n".join(lines) + "\n")
     assert config.read_config(tmp_path / "config.flags") == TrainConfig(epochs=3)
+
+
+def test_a_drenet_from_before_regions_were_drawn_took_the_best(tmp_path):
+    lines = parse("--model=drenet").to_flags().splitlines()
+    file = tmp_path / "config.flags"
+    file.write_text("\n".join(line for line in lines if "region_temperature" not in line) + "\n")
+    assert config.read_config(file).region_temperature == 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
