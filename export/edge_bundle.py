@@ -135,8 +135,8 @@ def _fit_card(model: Path) -> Card:
         raise ValueError(f"{card_beside(model)} is missing; copy the model and its card from where they were made")
     if card.lungs != "whole":
         raise ValueError(
-            f"{model} is shown the lungs alone and needs scikit-image, which bundles do not hold; install it by "
-            "pip install 'ladnn_tf[edge,dicom]' on the box, or bundle a model of whole slices"
+            f"{model} is shown the lungs alone and needs scikit-image, which bundles do not hold; bundle a model "
+            "of whole slices, or install on the box by pip install '.[edge,dicom]' in the project's folder"
         )
     if card.export.fitness == "unmeasured":
         raise ValueError(

@@ -1,8 +1,8 @@
 """Answers slices on a small box, without TensorFlow: `python -m ladnn_tf.edge MODEL FILE... [--out=DIR]`.
 
 `--watch=DIR` in place of files answers every image that appears in a folder, `--series=PATH` answers a person by a
-CT series. MODEL is a `.tflite` of `python -m export.tflite`. What is needed: `pip install 'ladnn_tf[edge]'`, that
-is ai-edge-litert, NumPy and Pillow; for series `ladnn_tf[edge,dicom]`.
+CT series. MODEL is a `.tflite` of `python -m export.tflite`. What is needed: `pip install '.[edge]'` in the
+project's folder, that is ai-edge-litert, NumPy and Pillow; for series `'.[edge,dicom]'`.
 
     from ladnn_tf.edge import EdgePredictor
 
@@ -33,6 +33,7 @@ from ladnn_tf.edge_files import (
     ResultsFolder,
     json_line,
     list_files,
+    make_folder,
     printable,
     read_image_file,
 )
@@ -63,12 +64,16 @@ The fields of a record (--format=jsonl, and the .json files in --out):
   classes          of a model with classes: probability of each, not calibrated
 
 The record of a series (--series) has the person's answer under the same names, its interval as low and high, its
-slices, and as `cautions` what must be known beside the call; with --out all are in series.json, with a picture.
+slices by `number` (from 1), and as `cautions` what must be known beside the call; docs/series.md has all fields.
+With --out all are in series.json, with a picture of each; it must not hold answers about other paths.
 
-Exit status: 0, all answered, `"covid": null` with `"abstained": true` included; 1, an error, or a file without an
-answer because of one, or whose answer was not stored (not when watching); 2, an error in the command line."""
+Exit status: 0, all answered, `"covid": null` with `"abstained": true` included, also of a series whose slices were
+all left out; 1, an error, or a file or series without an answer because of one (not there, empty, damaged, without
+any CT slice), or a file whose answer was not stored (not when watching); 2, an error in the command line."""
 
-INSTALL_SERIES = "pip install 'ladnn_tf[edge,dicom]'"
+INSTALL_SERIES = (
+    "pip install '.[edge,dicom]' in the project's folder; the offline bundle answers single slices only"
+)
 
 _WIDEST_FILE = 60  # characters of the table's first column
 
@@ -82,10 +87,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("model", metavar="MODEL", help="the .tflite file, its card inside")
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="PNG or JPEG files, or folders of them (not the folders in them)"
+        "files",
+        metavar="FILE",
+        nargs="*",
+        default=[],  # which argparse does not take for required
+        help="PNG or JPEG files, or folders of them (not the folders in them)",
     )
     parser.add_argument(
-        "--watch", metavar="DIR", type=Path, help="answer every PNG or JPEG file that appears in this folder"
+        "--watch",
+        metavar="DIR",
+        type=Path,
+        help="answer every PNG or JPEG file that appears in this folder; no series",
     )
     parser.add_argument(
         "--series",
@@ -93,7 +105,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         action="append",
         default=[],
         help="answer a person by a CT series: a folder of DICOM files, a DICOMDIR, a zip, NIfTI, or a folder of "
-        "pictures; may be repeated",
+        "pictures; may be repeated. It needs more than the offline bundle has",
     )
     parser.add_argument(
         "--slices", choices=("equidistant", "all"), default="equidistant", help="of a series (15 %(default)s)"
@@ -217,7 +229,11 @@ def main(argv: list[str]) -> int:
     arguments = _parse(argv)
     if arguments.watch and not arguments.watch.is_dir():
         raise ValueError(f"there is no folder {arguments.watch} to watch")
-    files = list_files(arguments.files, functools.partial(print, file=sys.stderr))
+    files = list_files(arguments.files, functools.partial(print, file=sys.stderr), takes_series=True)
+    if arguments.series:
+        _check_series(arguments)
+    elif arguments.out:
+        make_folder(arguments.out)
     predictor = EdgePredictor(
         arguments.model,
         allow_unfit=arguments.allow_unfit,
@@ -254,14 +270,20 @@ def _answer_files(
     return failed
 
 
-def _answer_series(arguments: argparse.Namespace, predictor: EdgePredictor) -> bool:
-    """Answers series one by one; returns whether any could not be read or answered because of an error."""
+def _check_series(arguments: argparse.Namespace) -> None:
+    """What keeps series from being answered, told before the model is read."""
     try:
-        from ladnn_tf import series_command, series_text  # what reads series is not in the extra `edge`
+        from ladnn_tf import series_command  # what reads series is not in the extra `edge`
     except ImportError as error:
         raise ImportError(f"--series needs more than slices do ({error}): {INSTALL_SERIES}") from error
     if arguments.out:
         series_command.check_out(arguments.out, arguments.series)
+
+
+def _answer_series(arguments: argparse.Namespace, predictor: EdgePredictor) -> bool:
+    """Answers series one by one; returns whether any could not be read or answered because of an error."""
+    from ladnn_tf import series_command, series_text
+
     as_table = arguments.format == "table"
     records = series_command.answer_all(
         arguments.series,
@@ -274,6 +296,8 @@ def _answer_series(arguments: argparse.Namespace, predictor: EdgePredictor) -> b
     )
     if as_table:
         print(series_text.format_notes(predictor.card, any(record["covid"] is not None for record in records)))
+        if arguments.out:
+            print(f"written: {arguments.out / series_command.RESULTS_FILE}")
     return any(record["error"] for record in records)
 
 

@@ -3,7 +3,8 @@
 A folder of answers holds for each image `NAME.json`, one line of JSON, and beside it `NAME.overlay.jpg`, where
 NAME is the image's file name and the beginning of the SHA-256 of its content: `a.png.1f3a5b7c`. The JSON is
 written last, in one step: an image whose JSON is there is answered, and only such a one. `cat FOLDER/*.json` is
-JSON lines. To have an image answered again, delete its JSON and begin the command anew.
+JSON lines. To have an image answered again, delete its JSON and begin the command anew. The `series.json` of
+`--series` in the same folder is none of these.
 """
 
 import dataclasses
@@ -14,10 +15,12 @@ import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ladnn_tf import edge_dicom
 from ladnn_tf.files import lock_alone, write_atomically
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -25,11 +28,13 @@ MAX_FILE_BYTES = 256 * 2**20
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 RECORD_SUFFIX = ".json"
+SERIES_FILE = "series.json"
 OVERLAY_SUFFIX = ".overlay.jpg"
 
 _LOCK = ".ladnn_edge.lock"
 _RELATED = re.compile(r".\.(png|jpe?g)\.", re.IGNORECASE)  # being copied (`a.png.part`), answers, overlays
 _LEFT_OVER = re.compile(r"\..+\.(json|overlay\.jpg)\.[a-z0-9_]{8}")  # of `files.atomic_file`, after a kill
+_LOOKED_INTO = 100  # files beside the pictures of a folder, for DICOM
 _NAME_BYTES = 180  # file systems take 255, of which suffixes and the temporary name need some
 
 logger = logging.getLogger("ladnn_tf.edge")  # not absl's: an edge box has none
@@ -124,12 +129,13 @@ def find_images(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
     return dict(sorted(found.items())), sorted(others)
 
 
-def list_files(names: Sequence[str], tell: Callable[[str], None]) -> list[str]:
+def list_files(names: Sequence[str], tell: Callable[[str], None], *, takes_series: bool = False) -> list[str]:
     """The files that a command was given, by name or by folder.
 
     Args:
         names: of files, which need not be there, and of folders.
         tell: is called with a line about the files of a folder that are passed over.
+        takes_series: whether the command has `--series` for DICOM, which is then said where there is DICOM.
 
     Returns:
         The names of the files, in order, those of folders behind the folder's name; what is named twice, by
@@ -145,8 +151,10 @@ def list_files(names: Sequence[str], tell: Callable[[str], None]) -> list[str]:
             files.append(name)
             continue
         found, others = find_images(Path(name))
+        if not found and takes_series and edge_dicom.holds_dicom(Path(name)):
+            raise ValueError(f"{name}: {edge_dicom.HINT}")
         if others:
-            tell(passed_over(Path(name), others))
+            tell(passed_over(Path(name), others, takes_series=takes_series))
         if not found:
             raise ValueError(f"{name} holds no .png, .jpg or .jpeg file (folders in it are not searched)")
         files += [str(Path(name) / file) for file in found]
@@ -157,13 +165,20 @@ def list_files(names: Sequence[str], tell: Callable[[str], None]) -> list[str]:
     return list(by_place.values())
 
 
-def passed_over(folder: Path, others: Sequence[str]) -> str:
-    """What to say about the files of a folder that `find_images` takes for no images."""
+def passed_over(folder: Path, others: Sequence[str], *, takes_series: bool = True) -> str:
+    """What to say about the files of a folder that `find_images` takes for no images.
+
+    Args:
+        folder: of the files.
+        others: their names.
+        takes_series: as of `list_files`.
+    """
     count = "1 file" if len(others) == 1 else f"{len(others):,} files"
     verb = "is" if len(others) == 1 else "are"
+    dicom = takes_series and any(edge_dicom.holds_dicom(folder / name) for name in others[:_LOOKED_INTO])
     return (
         f"{count} in {printable(str(folder))} {verb} neither .png nor .jpg and {verb} passed over (first: "
-        f"{printable(others[0])})"
+        f"{printable(others[0])}){dicom * f'; {edge_dicom.PASSED_OVER}'}"
     )
 
 
@@ -175,6 +190,26 @@ def printable(name: str) -> str:
 def json_line(record: dict[str, Any]) -> str:
     """A record as one line of ASCII, whatever the name of its file."""
     return json.dumps(record, allow_nan=False)
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder of `--out` where it is not there, before there are answers that need it.
+
+    Raises:
+        ValueError: if it is a file, or cannot be made or written.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out={out} is a file; give a folder for the answers")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        if error.errno == errno.ENOSPC and out.is_dir():  # there may be room again when there is an answer
+            return
+        raise ValueError(
+            f"--out={out} cannot be made or written ({error.strerror}); give a folder that you may write to"
+        ) from error
 
 
 class ResultsFolder:
@@ -198,7 +233,9 @@ class ResultsFolder:
             self._contents: dict[tuple[str, str], str] = {}  # the other way round
             self._stamps: set[tuple[str, int, int]] = set()  # file, size, mtime_ns
             for path in sorted(self.folder.iterdir()):
-                if path.suffix == RECORD_SUFFIX and not path.name.startswith(".") and path.is_file():
+                if path.name == SERIES_FILE or path.name.startswith("."):
+                    continue
+                if path.suffix == RECORD_SUFFIX and path.is_file():
                     self._read(path)
         except BaseException:
             self._lock.close()

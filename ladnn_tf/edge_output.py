@@ -4,6 +4,7 @@ import datetime
 from pathlib import PurePath
 from typing import Any
 
+from ladnn_tf import edge_dicom
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.edge_files import ImageFile, printable
@@ -43,6 +44,8 @@ def _answer(
     predictor: EdgePredictor, image: ImageFile, *, overlay: bool, maps: bool
 ) -> tuple[dict[str, Any], bytes | None]:
     result, pixels = predictor.answer(image.content)
+    if result.error and edge_dicom.is_dicom(image.content):
+        result = _failure(edge_dicom.HINT, predictor)
     record = record_of(image, result, predictor, maps=maps)
     if not overlay or pixels is None:
         return record, None

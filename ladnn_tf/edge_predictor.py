@@ -12,7 +12,7 @@ from ladnn_tf.data import preprocess, shown
 from ladnn_tf.labels import COVID, LESIONS, TASKS
 from ladnn_tf.tflite_file import read_card
 
-INSTALL = "pip install 'ladnn_tf[edge]'"
+INSTALL = "pip install '.[edge]' in the project's folder"
 _SIGNATURE = "serving_default"
 
 

@@ -83,7 +83,7 @@ def evaluate(
         ValueError: if the data cannot be read, the run's own folder is to take figures of other data, or `out` is
             another run.
     """
-    own = out.resolve() == run.folder.resolve()
+    own = _is_own(run, out)
     own_data = file_sha256(manifest) == run.card.manifest["sha256"]
     if own:
         runs.check_own_data(run, manifest, "figures are")
@@ -115,6 +115,10 @@ def evaluate(
         figures = {**run.card.metrics, split: runs.card_metrics(evaluation)}
         write_card(dataclasses.replace(run.card, metrics=figures, person=of_persons), run.folder / "card.json")
     return table, evaluation
+
+
+def _is_own(run: runs.Run, out: Path) -> bool:
+    return out.resolve() == run.folder.resolve()
 
 
 def other_predictions(other: runs.Run, split: str, manifest: str | Path) -> pd.DataFrame:
@@ -214,7 +218,11 @@ def main(argv: list[str]) -> int:
         runs.write_metrics(out, name, comparison, run.card.model_sha256)
         print()
         print(report_text.format_comparison(comparison, (run.card.name, other.card.name)))
-    print(f"\nwritten: {out / f'predictions_{flag_values.split}.csv'}, {out / 'metrics.json'}")
+    written = [str(out / f"predictions_{flag_values.split}.csv"), str(out / "metrics.json")]
+    if _is_own(run, out) and flag_values.target_sensitivity is None:
+        added = run.card.person is None and runs.load_run(run.folder).card.person is not None
+        written.append(f"{out / 'card.json'}{added * ' (now with a rule for persons)'}")
+    print(f"\nwritten: {', '.join(written)}")
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from ladnn_tf import command, runs, series, series_command, series_text
+from ladnn_tf import command, edge_dicom, runs, series, series_command, series_text
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from ladnn_tf.data.preprocess import ImageError, read_pixels
@@ -25,8 +25,17 @@ from ladnn_tf.run_predictor import RunPredictor
 USAGE = (
     "python -m ladnn_tf.predict --run=runs/NAME FILE... [--csv=FILE] [--json=FILE] [--nocheck]\n"
     "       python -m ladnn_tf.predict --run=runs/NAME --series=PATH [--slices=equidistant|all] [--out=FOLDER] "
-    "[--nolungs]"
+    "[--nolungs] [--csv=FILE] [--json=FILE]"
 )
+HELP = f"""{USAGE}
+
+  The fields of a row or record: covid (probability of COVID-19, calibrated) and positive (the call), or why there
+  is none: abstained with a reason, or error. That of a series has its interval (low, high), its slices by number
+  (from 1) and cautions too; docs/series.md has all of them.
+
+  Exit status: 0, all answered or refused with a reason, also a series whose slices were all left out; 1, an error,
+  or a file or series without an answer because of one (not there, empty, damaged, without any CT slice); 2, an
+  error in the command line."""
 _BATCH = 64
 
 
@@ -89,7 +98,7 @@ def _images(files: Sequence[str | Path], unread: dict[int, str]) -> Iterator[np.
         try:
             yield read_pixels(file)
         except ImageError as error:
-            unread[place] = str(error)
+            unread[place] = f"{file}: {edge_dicom.HINT}" if edge_dicom.holds_dicom(Path(file)) else str(error)
 
 
 def _prediction(file: str, answer: Answer) -> Prediction:
@@ -151,7 +160,8 @@ def write_series_csv(records: Sequence[dict], path: str | Path) -> None:
         {key: record.get(key) for key in ("path", "name", "covid", "low", "high", "positive")}
         | {name: record["classes"].get(name) for name in names}
         | {key: record.get(key) for key in ("aggregation", "threshold", "slices_in_series", "slices_answered")}
-        | {"cautions": " ".join(record["cautions"]), "reason": record["reason"], "error": record["error"]}
+        | {"cautions": " ".join(record["cautions"])}
+        | {key: record[key] for key in ("abstained", "reason", "error")}
         for record in records
     ]
     _write_csv(rows, path)
@@ -225,7 +235,7 @@ def main(argv: list[str]) -> int:
         flag_values=flag_values,
     )
     _define_series_flags(flag_values)
-    files = command.parse(flag_values, argv, USAGE, positional=True)
+    files = command.parse(flag_values, argv, HELP if {"--help", "-h"} & set(argv) else USAGE, positional=True)
     if bool(files) == bool(flag_values.series):
         command.usage_error("give either image files or --series" if files else "no image files given", USAGE)
     if files and flag_values.out:
@@ -257,7 +267,11 @@ def _define_series_flags(flag_values: flags.FlagValues) -> None:
         "lungs", True, "leave out slices of a series without enough lung (--nolungs: do not)", **fv
     )
     flags.DEFINE_string(
-        "out", None, f"folder for {series_command.RESULTS_FILE} and a picture of each answered series", **fv
+        "out",
+        None,
+        f"folder for {series_command.RESULTS_FILE} and a picture of each answered series; without answers "
+        "about other paths",
+        **fv,
     )
 
 

@@ -1,5 +1,8 @@
 """What must be known of one person's answer beside its call: few slices, another number of them, another class."""
 
+import dataclasses
+
+from ladnn_tf.card import Card
 from ladnn_tf.labels import CLASS_NAMES, CLASSES
 from ladnn_tf.series_answer import SeriesAnswer
 
@@ -27,6 +30,11 @@ def cautions(answer: SeriesAnswer) -> tuple[str, ...]:
         return ()
     found = [_few(answer), _other_number(answer), _contradiction(answer)]
     return tuple(sentence for sentence in found if sentence)
+
+
+def caveats(card: Card) -> tuple[str, ...]:
+    """The card's caveats but what it says of lesions, of which the answer for a series has none."""
+    return dataclasses.replace(card, lesion_targets="").caveats
 
 
 def _few(answer: SeriesAnswer) -> str:

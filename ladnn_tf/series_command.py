@@ -1,6 +1,7 @@
 """Answering series from the command line: what `predict` and `edge` do alike with `--series`."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,29 +9,43 @@ from typing import Any
 
 from ladnn_tf import series_text
 from ladnn_tf.data.volumes import read_series
+from ladnn_tf.edge_files import SERIES_FILE, make_folder
 from ladnn_tf.files import write_atomically
 from ladnn_tf.series import Predictor, answer_look, look
 from ladnn_tf.series_answer import SeriesAnswer
 
-RESULTS_FILE = "series.json"
+RESULTS_FILE = SERIES_FILE
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_CHARACTERS = 80
 
 
 def check_out(out: Path, paths: Sequence[str]) -> None:
-    """Checks that pictures of answers are not written among the slices, where the next call would read them.
+    """Checks the folder for answers before there are any, and makes it.
+
+    Pictures of answers are not written among the slices, where the next call would read them, and the answers of
+    an earlier call are not replaced by those about other series.
 
     Args:
         out: the folder for answers.
         paths: of the series.
 
     Raises:
-        ValueError: if the folder is that of a series, or lies in it.
+        ValueError: if the folder is that of a series, or lies in it; if it cannot be made or written; if its
+            `series.json` has an answer about a path that is not one of `paths`.
     """
     for path in paths:
         if Path(path).is_dir() and Path(path).resolve() in (out.resolve(), *out.resolve().parents):
             raise ValueError(f"--out={out} lies in the folder of the series {path}; give another folder")
+    make_folder(out)
+    places = {os.path.realpath(path) for path in paths}
+    earlier = [path for record in _earlier(out) if isinstance(path := record.get("path"), str)]
+    lost = [path for path in earlier if os.path.realpath(path) not in places]
+    if lost:
+        raise ValueError(
+            f"{out / RESULTS_FILE} has the answer about {series_text.printable(lost[0])}, which this command does "
+            "not answer and would delete; give another --out"
+        )
 
 
 def answer_all(
@@ -99,15 +114,19 @@ def write_json(predictor: Predictor, records: Sequence[dict[str, Any]], path: Pa
 
 def _delete_panels(out: Path) -> None:
     """Deletes the pictures in a folder that its `series.json` names; if that is something else, none."""
-    try:
-        records = json.loads((out / RESULTS_FILE).read_bytes())["series"]
-        names = [name for record in records if isinstance(name := record["panel"], str)]
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return
-    for name in names:
+    for name in [name for record in _earlier(out) if isinstance(name := record.get("panel"), str)]:
         inside = Path(name).name == name and name.endswith(".png")
         if inside and (out / name).is_file():
             (out / name).unlink()
+
+
+def _earlier(out: Path) -> list[dict[str, Any]]:
+    """The records in a folder's `series.json`; none if that is something else."""
+    try:
+        records = json.loads((out / RESULTS_FILE).read_bytes())["series"]
+        return [record for record in records if isinstance(record, dict)]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _answers(

@@ -10,7 +10,7 @@ from ladnn_tf import series_text
 from ladnn_tf.edge_overlay import BOX_SHARE, BOXES_NOTE, blend, draw_scale, outline, plain, strongest
 from ladnn_tf.series import SUSPICIOUS
 from ladnn_tf.series_answer import SeriesAnswer, SliceAnswer
-from ladnn_tf.series_cautions import cautions
+from ladnn_tf.series_cautions import cautions, caveats
 
 _SIDE = 384  # pixels of one picture
 _GAP = 10
@@ -31,7 +31,7 @@ def draw(answer: SeriesAnswer, path: str) -> Image.Image:
 
     Under each slice of a model with attention maps lies the same slice with its map of COVID-19. In the slices of
     a model with boxes the strongest boxes of the series are drawn (`edge_overlay.strongest`), but only if the
-    person is called positive, or the slice alone would be.
+    person is called positive.
 
     Args:
         answer: of the series, with a probability.
@@ -87,7 +87,7 @@ def panel_png(answer: SeriesAnswer, path: str) -> bytes:
 
 def _with_boxes(each: SliceAnswer, answer: SeriesAnswer) -> Image.Image:
     """A slice in a square of `_SIDE` pixels, its boxes drawn where they may be."""
-    if not (answer.positive or each.answer.positive):
+    if not answer.positive:  # the best region of a healthy person is no finding
         return _fitted(each.pixels)
     return _fitted(each.pixels, *strongest(each.answer, _highest_score(answer)))
 
@@ -125,7 +125,7 @@ def _notes(answer: SeriesAnswer) -> list[tuple[str, tuple[int, int, int]]]:
     parts = [
         *((sentence, _WARNING) for sentence in cautions(answer)),
         *((sentence, _INK) for sentence in said),
-        *((caveat, _WARNING) for caveat in answer.card.caveats),
+        *((caveat, _WARNING) for caveat in caveats(answer.card)),
         (answer.card.notice, _INK),
     ]
     return [(line, colour) for text, colour in parts for line in textwrap.wrap(text, _NOTE_CHARACTERS)]
@@ -137,13 +137,12 @@ def _what_is_drawn(answer: SeriesAnswer) -> str:
         return "below each the same with the map of COVID-19"
     if best[0].answer.boxes is None:
         return "this model does not say where it looked"
-    drawn = [each for each in best if answer.positive or each.answer.positive]
-    if not drawn:
-        return "no boxes are drawn, as person and slices are called negative"
-    which = f"scores above {BOX_SHARE:g} of the highest of the series"
-    if len(drawn) < len(best):
-        which += ", and only in slices that alone would be called positive, as the person is called negative"
-    return f"{BOXES_NOTE} ({which})"
+    if not answer.positive:
+        return "no boxes are drawn, as the person is called negative"
+    if not any(len(strongest(each.answer, _highest_score(answer))[0]) for each in best):
+        return "no boxes are drawn, as the highest scores of the series are in other slices"
+    number = f"its score as a share of the highest of the series, drawn above {BOX_SHARE:g}"
+    return f"{BOXES_NOTE}; the number at a box: {number}"
 
 
 def _end(name: str, characters: int) -> str:

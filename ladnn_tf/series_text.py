@@ -12,7 +12,7 @@ from ladnn_tf.labels import CLASS_NAMES
 from ladnn_tf.person import AGGREGATION_NAMES
 from ladnn_tf.series import Predictor
 from ladnn_tf.series_answer import SeriesAnswer, SliceAnswer, reasons
-from ladnn_tf.series_cautions import cautions
+from ladnn_tf.series_cautions import cautions, caveats
 
 _INDENT = "  "
 _WIDTH = 110
@@ -70,7 +70,7 @@ def format_notes(card: Card, answered: bool) -> str:
         "units from the feet."
     )
     lines = textwrap.wrap(meaning, _WIDTH) if answered else []
-    return "\n".join([*lines, card.version, *card.caveats, card.notice])
+    return "\n".join([*lines, card.version, *caveats(card), card.notice])
 
 
 def what_was_read(answer: SeriesAnswer) -> str:
@@ -140,7 +140,7 @@ def window(answer: SeriesAnswer) -> str:
 
 def position(each: SliceAnswer, answer: SeriesAnswer) -> str:
     """Which slice of a series it is: `slice 143 of 300`."""
-    return f"slice {each.index + 1} of {answer.count}"
+    return f"slice {_number(each)} of {answer.count}"
 
 
 def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> dict[str, Any]:
@@ -153,7 +153,8 @@ def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> 
 
     Returns:
         Numbers, texts, lists and dicts only; what is not known is None. `slices` has an item for each slice that
-        was looked at, `index` from 0. `error` and not `reason` says why there is no answer where the model failed.
+        was looked at, its `number` counted from 1, and `suspicious` has such numbers. Where there is no answer
+        `abstained` is true and `reason` says why; where the model failed it is false, and `error` says why.
     """
     chosen = answer.card.person
     return {
@@ -172,6 +173,7 @@ def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> 
         "cautions": list(cautions(answer)),
         "classes": answer.classes,
         "most_probable_class": answer.most_probable_class,
+        "abstained": answer.covid is None and not answer.failed,
         "reason": "" if answer.failed else answer.reason,
         "error": answer.reason if answer.failed else "",
         "slices_in_series": answer.count,
@@ -183,7 +185,7 @@ def series_record(path: str, answer: SeriesAnswer, panel: str | None = None) -> 
         if answer.calibrated
         else None,
         "report": list(answer.report),
-        "suspicious": [answer.slices[place].index for place in answer.suspicious],
+        "suspicious": [_number(answer.slices[place]) for place in answer.suspicious],
         "slices": [_slice_record(each) for each in answer.slices],
         "panel": panel,
     }
@@ -198,6 +200,7 @@ def failure_record(path: str, error: str, predictor: Predictor, name: str = "") 
         "cautions": [],
         "classes": {},
         "most_probable_class": "",
+        "abstained": False,
         "reason": "",
         "error": error,
         "report": [],
@@ -211,7 +214,7 @@ def document(card: Card, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All answers of a call, with what is needed to read them, as a dict for JSON."""
     return {
         "model": {"name": card.name, "sha256": card.model_sha256, "version": card.version},
-        "caveats": list(card.caveats),
+        "caveats": list(caveats(card)),
         "notice": card.notice,
         "series": list(records),
     }
@@ -228,9 +231,14 @@ def _head(path: str, card: Card, card_sha256: str) -> dict[str, Any]:
     }
 
 
+def _number(each: SliceAnswer) -> int:
+    """Of a slice in its series, from 1, as readers count."""
+    return each.index + 1
+
+
 def _slice_record(each: SliceAnswer) -> dict[str, Any]:
     answer = each.answer
-    record = {"index": each.index, "file": each.file, "covid": answer.covid if answer else None}
+    record = {"number": _number(each), "file": each.file, "covid": answer.covid if answer else None}
     record["reason"] = each.reason
     if answer and answer.classes:
         record["classes"] = answer.classes

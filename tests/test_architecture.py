@@ -17,6 +17,7 @@ LAYERS = {
     "card": 1,
     "answer": 2,
     "tflite_file": 2,
+    "edge_dicom": 0,
     "edge_files": 1,
     "edge_predictor": 3,
     "edge_overlay": 4,

@@ -246,5 +246,5 @@ def test_the_collection_itself_needs_no_pandas_and_the_export_says_so():
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: the export needs the package pandas: pip install 'ladnn_tf[train]'"
+        "ModuleNotFoundError: the export needs the package pandas: pip install '.[train]' in the project's folder"
     )

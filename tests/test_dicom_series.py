@@ -292,7 +292,10 @@ def test_a_damaged_code_stream_makes_a_gap(tmp_path):
 def test_a_missing_decoder_names_syntax_and_extra(tmp_path, monkeypatch):
     write_series(volume(SMALL), SPACING, tmp_path, transfer_syntax=JPEGLSLossless)
     monkeypatch.setitem(sys.modules, "gdcm", None)
-    with pytest.raises(SeriesError, match=r"JPEG-LS Lossless Image Compression .*pip install 'ladnn_tf\[dicom\]'"):
+    with pytest.raises(
+        SeriesError,
+        match=r"JPEG-LS Lossless Image Compression .*pip install '\.\[dicom\]' in the project's folder",
+    ):
         read_series(tmp_path)
 
 

@@ -235,7 +235,7 @@ def test_a_model_that_is_not_what_its_card_says_is_refused(tmp_path, labels, map
 
 def test_without_litert_it_says_what_to_install(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(ImportError, match=r"pip install 'ladnn_tf\[edge\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[edge\]' in the project's folder"):
         edge.EdgePredictor(model)
     assert edge.run(["edge", str(model), "a.png"]) == 1
     assert capsys.readouterr().err.startswith("error: the edge predictor runs on ai-edge-litert")

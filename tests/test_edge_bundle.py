@@ -128,6 +128,10 @@ def test_the_archive_holds_every_file_and_its_checksum(archive, unpacked, model)
         'GLIBC="2.27"',
     ]
     assert "$" not in (unpacked / "README.txt").read_text().replace("$HOME", "")
+    assert (
+        "a series (--series) needs the extra dicom, which it does not hold"
+        in (unpacked / "README.txt").read_text()
+    )
     assert Path(f"{archive}.sha256").read_text() == f"{sha256(archive)}  {archive.name}\n"
 
 

@@ -48,7 +48,8 @@ def test_a_person_s_answer_by_hand(model, scan, capsys):
     (record,) = lines(capsys)
     assert [each["covid"] for each in record["slices"]] == pytest.approx(SLICES, abs=2e-5)
     assert record["covid"] == pytest.approx(1 - math.prod(1 - covid for covid in SLICES), abs=2e-5)
-    assert (record["positive"], record["threshold"], record["suspicious"]) == (True, 0.5, [2, 1, 0])
+    assert (record["positive"], record["threshold"], record["suspicious"]) == (True, 0.5, [3, 2, 1])
+    assert [each["number"] for each in record["slices"]] == [1, 2, 3]
     assert (record["path"], record["error"], record["panel"]) == (str(scan), "", None)
     assert record["model_version"].startswith("tiny-float32-")
 
@@ -60,7 +61,8 @@ def test_as_a_table_and_as_files(model, scan, tmp_path, capsys):
     assert "noisy-or over the slices: positive" in text
     assert "chosen on 24 persons of validation, 11 of them with COVID-19: by hand" in text
     assert f"picture: {out / 'patient7.png'}" in text
-    assert text.splitlines()[-1].startswith("For research use only")
+    assert text.splitlines()[-2].startswith("For research use only")
+    assert text.splitlines()[-1] == f"written: {out / 'series.json'}"
     document = json.loads((out / "series.json").read_text())
     assert document["series"][0]["panel"] == "patient7.png"
     with Image.open(out / "patient7.png") as picture:
@@ -80,6 +82,7 @@ def test_errors_and_refusals(model, scan, tmp_path, monkeypatch, capsys):
     assert command(model, *arguments) == 1
     belly, none, answered = lines(capsys)
     assert (belly["covid"], belly["error"]) == (None, "")
+    assert [record["abstained"] for record in (belly, none, answered)] == [True, False, False]
     assert belly["reason"].endswith("had to be left out: 2 of them no lungs")
     assert "none does not exist" in none["error"]
     assert answered["covid"] > 0.5
@@ -127,6 +130,79 @@ def test_answers_are_not_written_among_the_slices(model, scan, capsys):
     assert len(list(scan.iterdir())) == 3
 
 
+def test_answers_about_another_person_are_not_replaced(model, scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (40, 40), (99,) * 3).save(tmp_path / "other" / "0.png")
+    for paths in ([scan], [scan.parent / "." / f"{scan.name}/"], [tmp_path / "other", scan]):
+        arguments = [f"--series={path}" for path in paths]
+        assert command(model, *arguments, "--no-lungs", f"--out={out}") == 0
+        assert len(json.loads((out / "series.json").read_bytes())["series"]) == len(paths)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert command("no_model.tflite", f"--series={scan}", "--no-lungs", f"--out={out}") == 1
+    said = capsys.readouterr()
+    assert said.err == (
+        f"error: {out / 'series.json'} has the answer about {tmp_path / 'other'}, which this command does not "
+        "answer and would delete; give another --out\n"
+    )
+    assert said.out == ""
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("file", "is a file; give a folder for the answers"),
+        ("file/below", "cannot be made or written (Not a directory); give a folder that you may write to"),
+    ],
+)
+@pytest.mark.parametrize("what", ["--series={}", "{}/0.png", "--watch={}"])
+def test_a_folder_for_answers_that_cannot_be_made_is_named_before_the_work(
+    scan, tmp_path, capsys, out, words, what
+):
+    (tmp_path / "file").write_bytes(b"")
+    assert command("no_model.tflite", what.format(scan), f"--out={tmp_path / out}") == 1
+    assert capsys.readouterr().err == f"error: --out={tmp_path / out} {words}\n"
+
+
+def test_slices_are_answered_in_a_folder_with_the_answers_of_series(model, scan, tmp_path, caplog):
+    out = f"--out={tmp_path / 'out'}"
+    assert command(model, f"--series={scan}", "--no-lungs", out) == 0
+    assert command(model, scan / "0.png", out) == 0
+    assert caplog.text == ""
+
+
+def test_dicom_that_is_given_as_pictures(model, tmp_path, capsys):
+    from ladnn_tf.data.dicom_writer import write_series
+
+    files = write_series(np.zeros((2, 16, 16), np.float32), (5.0, 1.0, 1.0), tmp_path / "cd" / "scan")
+    hint = (
+        "this is DICOM: give it by --series=PATH, as it is; a picture made of it would lose the Hounsfield units"
+    )
+    assert command(model, files[0], "--format=jsonl") == 1
+    assert lines(capsys)[0]["error"] == hint
+    for folder in (files[0].parent, tmp_path / "cd"):
+        assert command(model, folder) == 1
+        assert capsys.readouterr().err == f"error: {folder}: {hint}\n"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "DICOMDIR").write_bytes(b"")
+    assert command(model, tmp_path / "empty") == 1
+    assert hint in capsys.readouterr().err
+    Image.new("L", (16, 16), 99).save(files[0].parent / "a.png")
+    assert command(model, files[0].parent) == 0
+    assert capsys.readouterr().err.endswith(
+        f"passed over (first: {min(file.name for file in files)}); DICOM is among them, which --series=PATH "
+        "answers\n"
+    )
+
+
+def test_without_a_model_only_the_model_is_missing(capsys):
+    with pytest.raises(SystemExit):
+        edge.run(["edge"])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("the following arguments are required: MODEL")
+
+
 def python(code, *arguments):
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
@@ -151,7 +227,11 @@ def test_nothing_heavy_is_imported_on_the_way(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("missing", "extra"), [("skimage", "ladnn_tf[edge,dicom]"), ("pydicom", "ladnn_tf[dicom]")]
+    ("missing", "extra"),
+    [
+        ("skimage", "'.[edge,dicom]' in the project's folder; the offline bundle answers single slices only"),
+        ("pydicom", "'.[dicom]' in the project's folder"),
+    ],
 )
 def test_a_missing_extra_is_one_line_that_names_it(model, tmp_path, missing, extra):
     from ladnn_tf.data.dicom_writer import write_series

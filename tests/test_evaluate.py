@@ -63,10 +63,30 @@ def test_a_card_without_a_rule_for_persons_takes_the_mean_and_says_so(run_copy, 
     card = dataclasses.replace(runs.load_run(run_copy).card, person=None)
     write_card(card, run_copy / "card.json")
     assert evaluate.main(["evaluate", f"--run={run_copy}", "--split=test", "--resamples=100"]) == 0
-    assert f"Persons at {card.threshold:.4f}: no rule for persons was chosen" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"Persons at {card.threshold:.4f}: no rule for persons was chosen" in printed
+    assert printed.splitlines()[-1].endswith("metrics.json, " + str(run_copy / "card.json"))
     written = json.loads((run_copy / "metrics.json").read_text())["test"]["persons"]
     assert (written["aggregation"], written["chosen"]) == ("mean", False)
     assert written["covid"]["at_threshold"]["threshold"] == card.threshold
+
+
+def test_the_card_is_named_where_it_was_written(run_copy, tmp_path, capsys):
+    """A card without a rule for persons gets one from validation."""
+    write_card(dataclasses.replace(runs.load_run(run_copy).card, person=None), run_copy / "card.json")
+
+    def last_line(*arguments):
+        before = (run_copy / "card.json").read_bytes()
+        arguments = [f"--run={run_copy}", "--split=validation", "--resamples=100", *arguments]
+        assert evaluate.main(["evaluate", *arguments]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert ("card.json" in line) == ((run_copy / "card.json").read_bytes() != before)
+        return line
+
+    assert last_line(f"--out={tmp_path / 'out'}").endswith("metrics.json")
+    assert last_line("--target_sensitivity=0.5").endswith("metrics.json")
+    assert last_line().endswith(f"{run_copy / 'card.json'} (now with a rule for persons)")
+    assert runs.load_run(run_copy).card.person
 
 
 def test_a_run_with_classes_is_evaluated_by_class(tiny_trunk_run, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Series on the diagnosis page: uploads of DICOM, NIfTI and pictures of one person, friendly and hostile."""
 
+# ruff: noqa: RUF001 (Chinese has its own punctuation)
+
 import asyncio
 import gzip
 import json
@@ -19,6 +21,7 @@ from ladnn_tf.data.phantom_volume import phantom_volume
 from serving.clients.errors import Unavailable
 from serving.page import series_answering
 from serving.page.app import create_app
+from serving.page.reasons import reason_in
 from serving.page.results_csv import results_csv
 from serving.page.scratch import PREFIX, Scratch
 from serving.page.series_parts import SeriesView
@@ -83,7 +86,7 @@ def test_a_zip_of_dicom_is_answered_for_the_person(page, dicom):
     assert [each["number"] for each in result["looked_at"]] == [i * SLICES // 15 + 1 for i in range(15)]
     assert sum(each["count"] for each in result["left_out"]) == 15 - len(answered)
     assert result["file"] == "CD, series 1"
-    assert result["report"][-1]["text"].startswith("2 other files in the zip files are no DICOM")
+    assert result["report"][-1]["text"].startswith("2 other files are no DICOM")
     assert "16.7 mm apart".replace(" ", "\u00a0", 1) in result["looked"]
     assert left_over(page) == []
 
@@ -174,9 +177,11 @@ def test_pictures_of_one_person_are_a_series_if_they_are_said_to_be(page, volume
 
 def test_images_beside_a_series_keep_their_own_answers(page, dicom):
     response = page.upload(("a.png", png(204)), *dicom.items(), ("b.txt", b"text"))
-    assert [result["state"] for result in response.json()["results"]] == ["answered", "error"]
-    assert [result["state"] for result in series_of(response)] == ["answered"]
-    assert [line["event"] for line in page.audit()] == ["series", "image", "image", "request"]
+    assert [result["state"] for result in response.json()["results"]] == ["answered"]
+    (result,) = series_of(response)
+    assert result["state"] == "answered"
+    assert result["report"][-1]["text"] == "1 other file is no DICOM and was passed over."
+    assert [line["event"] for line in page.audit()] == ["series", "image", "request"]
 
 
 def test_nothing_of_the_patient_is_told(page, dicom, caplog, capfd):
@@ -574,3 +579,372 @@ def test_members_of_a_zip_that_are_stored_lie_in_no_folder_of_their_names(page, 
     (result,) = series_of(page.upload(("cd.zip", zipped(files, zipfile.ZIP_STORED))))
     assert (result["state"], result["file"]) == ("answered", f"{'x' * 30}, series 1")
     assert left_over(page) == []
+
+
+# What the readers say, in Chinese
+
+
+def in_chinese(page, *files, **data):
+    """The series of an upload as a reader of Chinese sees them."""
+    parts = [("files", file) for file in files]
+    return series_of(page.client.post("/diagnose?lang=zh", data=data, files=parts, headers=JSON))
+
+
+def small(folder, count=4, **settings):
+    """DICOM files of water, from feet to head."""
+    from ladnn_tf.data.dicom_writer import write_series
+
+    files = write_series(np.zeros((count, 32, 32)), (5.0, 1.0, 1.0), folder, **settings)
+    return [path.read_bytes() for path in files]
+
+
+def named(contents, start=""):
+    return [(f"{start}{place}", content) for place, content in enumerate(contents)]
+
+
+def check_report(result, expected):
+    """Whether a report has these lines, and none that is English."""
+    lines = result["report"]
+    assert [each["text"] for each in lines if each["language"] != "zh"] == []
+    assert expected <= {each["text"] for each in lines}
+
+
+def check_starts(result, starts):
+    """Whether a report has lines that begin so."""
+    for start in starts:
+        assert any(each["text"].startswith(start) for each in result["report"]), start
+
+
+LEFT_OUT = {
+    "辐射剂量报告（X-Ray Radiation Dose SR Storage），不是 CT 图像": {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"
+    },
+    "二次采集图像，如屏幕截图（Secondary Capture Image Storage），不是 CT 图像": {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"
+    },
+    "类型未知的 DICOM 对象，不是 CT 图像": {"SOPClassUID": "1.2.3.4"},
+    "不是横断面：图像方向 ImageOrientationPatient (0020,0037) 偏离横断面超过 25 度": {
+        "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]
+    },
+    "图像方向 ImageOrientationPatient (0020,0037) 不是两个互相垂直的单位向量": {
+        "ImageOrientationPatient": [1, 0, 0, 1, 0, 0]
+    },
+    "像素间距 PixelSpacing (0028,0030) 不是两个 0.001 至 100 mm 的长度": {"PixelSpacing": [0, 1]},
+    "CT 值换算斜率 RescaleSlope (0028,1053) 为 0": {"RescaleSlope": 0},
+    "像素值单位 RescaleType (0028,1054) 为 MGML，不是 HU": {"RescaleType": "MGML"},
+    "彩色图像：SamplesPerPixel (0028,0002) 不为 1": {"SamplesPerPixel": 3},
+    "不是灰度图像：PhotometricInterpretation (0028,0004) 既非 MONOCHROME1，也非 MONOCHROME2": {
+        "PhotometricInterpretation": "PALETTE COLOR"
+    },
+    "BitsAllocated (0028,0100) 32、BitsStored (0028,0101) 16 与 HighBit (0028,0102) 15 互相矛盾，"
+    "或不是 8 位或 16 位": {"BitsAllocated": 32},
+    "缺少图像位置 ImagePositionPatient (0020,0032)": {"ImagePositionPatient": None},
+    "缺少图像方向 ImageOrientationPatient (0020,0037)": {"ImageOrientationPatient": None},
+    "缺少像素间距 PixelSpacing (0028,0030)": {"PixelSpacing": None},
+    "缺少 CT 值换算斜率 RescaleSlope (0028,1053)": {"RescaleSlope": None},
+    "缺少 CT 值换算截距 RescaleIntercept (0028,1052)": {"RescaleIntercept": None},
+    "缺少序列标识 SeriesInstanceUID (0020,000E)": {"SeriesInstanceUID": None},
+    "缺少对象类型 SOPClassUID (0008,0016)": {"SOPClassUID": None},
+    "缺少 BitsStored (0028,0101)": {"BitsStored": None},
+    "PixelSpacing (0028,0030) 有 1 个值，应为 2 个": {"PixelSpacing": 1},
+    "ImagePositionPatient (0020,0032) 有 2 个值，应为 3 个": {"ImagePositionPatient": [1, 2]},
+}
+"""Why a file is left out -> the values that make it so."""
+
+
+def test_why_a_file_is_left_out_is_said_in_chinese(page, tmp_path):
+    contents = small(tmp_path / "dicom")
+    good = contents[0]
+    odd = {reason: changed(good, **values) for reason, values in LEFT_OUT.items()}
+    odd["缺少像素数据 PixelData (7FE0,0010)"] = good[: good.index(b"\xe0\x7f\x10\x00OW")]
+    odd["文件不完整：像素数据 PixelData (7FE0,0010) 应有 2,048 字节，仅有 1,948 字节"] = good[:-100]
+    odd["RescaleSlope (0028,1053) 的值不是数字"] = changed(good, RescaleSlope="9.75").replace(b"9.75", b"none")
+    cut_off = good[: good.index(b"\x08\x00\x16\x00UI")] + b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"
+    odd["DICOM 文件头已损坏（解析时出现 OSError）"] = cut_off
+    (result,) = in_chinese(page, *named(contents), *named(odd.values(), "odd"))
+    assert result["slices"] == 4
+    check_report(result, {f"已排除 odd{place}：{reason}。" for place, reason in enumerate(odd)})
+
+
+def test_a_cd_is_read_and_its_dicomdir_is_nothing_irregular(page, tmp_path):
+    from benchmarks.series_files import write_dicomdir
+
+    small(tmp_path / "dicom")
+    folder = write_dicomdir(sorted((tmp_path / "dicom").iterdir()), tmp_path / "cd").parent
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    (result,) = in_chinese(page, ("cd.zip", zipped(files)))
+    assert (result["slices"], result["report"]) == (4, [])
+
+
+def test_compressed_files_that_cannot_be_decoded_are_named_in_chinese(page, tmp_path, monkeypatch):
+    pytest.importorskip("rle")
+    contents = small(tmp_path / "dicom")
+    rle = small(tmp_path / "rle", 1, transfer_syntax="1.2.840.10008.1.2.5")[0]
+    mpeg2 = contents[0].replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x18\x001.2.840.10008.1.2.4.100\0")
+    files = [*named(contents), ("mpeg2", mpeg2), ("cut", rle[:-20])]
+    (result,) = in_chinese(page, *files)
+    check_report(result, {"已排除 cut：压缩的像素数据 PixelData (7FE0,0010) 已损坏或不完整。"})
+    syntax = "传输语法 TransferSyntaxUID (0002,0010)"
+    starts = (f"已排除 mpeg2：本页面无法解码其{syntax}；请转换为以下之一：Deflated",)
+    check_starts(result, starts)
+    monkeypatch.setitem(sys.modules, "rle", None)
+    (result,) = in_chinese(page, *files)
+    missing = f"本页面未安装解码{syntax} RLE Lossless (1.2.840.10008.1.2.5) 所需的组件"
+    check_starts(result, (*starts, f"已排除 cut：{missing}；请告知本页面的管理者（pip install "))
+
+
+FRAME = "像素数据 PixelData (7FE0,0010) 中有一帧"
+
+
+def jpeg(marker, bits, scan=b""):
+    """The headers of a JPEG of 32 x 32 pixels, up to the scan if there is one (ISO 10918-1, B.2)."""
+    frame = bytes((0xFF, marker, 0, 11, bits, 0, 32, 0, 32, 1, 1, 0x11, 0))
+    return b"\xff\xd8" + frame + (b"\xff\xda\0\x08\1\1\0\0" + scan if scan else b"")
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encoded", "chinese"),
+    [
+        ("JPEGLSLossless", b"\0\0", f"{FRAME}不是 JPEG"),
+        ("JPEGLSLossless", b"\xff\xd8", f"{FRAME} JPEG 已损坏"),
+        ("JPEGLSLossless", jpeg(0xC3, 16), f"{FRAME}的 JPEG 类型与 TransferSyntaxUID 所标明的不同"),
+        (
+            "JPEGLSLossless",
+            jpeg(0xF7, 16, b"\0\0"),
+            f"{FRAME}的压缩码流已损坏（JPEG-LS Lossless Image Compression）",
+        ),
+        ("JPEG2000Lossless", b"\0" * 64, f"{FRAME}不是 JPEG 2000 码流"),
+        ("JPEGBaseline8Bit", jpeg(0xC0, 8, b"\x3f\0"), f"{FRAME}已损坏（"),
+        (
+            "JPEGExtended12Bit",
+            jpeg(0xC1, 12, b"\x3f\0"),
+            "本页面无法解码 12 位的传输语法 TransferSyntaxUID (0002,0010) "
+            "JPEG Extended (Process 2 and 4)；请转换格式",
+        ),
+    ],
+)
+def test_damaged_frames_are_named_in_chinese(syntax, encoded, chinese):
+    for package in ("gdcm", "openjpeg"):
+        pytest.importorskip(package)
+    from pydicom import uid
+
+    from ladnn_tf.data.dicom_codecs import CodecError, FrameFormat, decode_frame
+
+    with pytest.raises(CodecError) as refused:
+        decode_frame(encoded, getattr(uid, syntax), FrameFormat(32, 32, 16, 16, signed=False))
+    text, language = reason_in(words_of("zh"), str(refused.value))
+    assert language == "zh"
+    assert text == chinese or (chinese.endswith("（") and text.startswith(chinese))
+
+
+IRREGULAR = {
+    "parts": (
+        lambda place: {"PixelSpacing": [1 + place // 2] * 2},
+        {"该序列各层的大小、方向、像素间距或参考坐标系不一致，已分为 2 组读取。"},
+    ),
+    "acquisitions": (
+        lambda place: {"AcquisitionNumber": 1 + place // 2},
+        {"各层来自 2 次采集，见 AcquisitionNumber (0020,0012)，范围前后相接。"},
+    ),
+    "header": (
+        lambda place: {
+            "RescaleType": "US",
+            "ImageType": None,
+            "PhotometricInterpretation": "MONOCHROME1",
+            "LossyImageCompression": "01",
+        },
+        {
+            "像素值单位 RescaleType (0028,1054) 为 US，即未指明，按 HU 处理（4 层中的 4 层）。",
+            "缺少图像类型 ImageType (0008,0008)，视为原始横断面图像（4 层中的 4 层）。",
+            "PhotometricInterpretation (0028,0004) 为 MONOCHROME1：在其他软件中反相显示；"
+            "CT 值不受影响（4 层中的 4 层）。",
+            "LossyImageCompression (0028,2110) 为 01：图像经过有损压缩（4 层中的 4 层）。",
+        },
+    ),
+    "prone": (
+        lambda place: {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]},
+        {"已按 ImageOrientationPatient (0020,0037) 转正（如俯卧或其他存储方式）：前后、左右均翻转。"},
+    ),
+    "tilted": (
+        lambda place: {"ImageOrientationPatient": [1, 0, 0, 0, 0.9848, 0.1736]},
+        {"各层相对于横断面倾斜 10.0 度；保持原样。"},
+    ),
+    "rotated": (
+        lambda place: {"ImageOrientationPatient": [0.9848, 0.1736, 0, -0.1736, 0.9848, 0]},
+        {"各层在其平面内旋转 10.0 度；保持原样。"},
+    ),
+    "rescale": (
+        lambda place: {"RescaleSlope": 1 + place % 2},
+        {
+            "各层的 CT 值换算斜率 RescaleSlope (0028,1053) 或截距 RescaleIntercept (0028,1052) 不同；"
+            "每层按各自的数值换算。"
+        },
+    ),
+}
+"""What is irregular about a series -> the values of its slices, and what is reported."""
+
+
+@pytest.mark.parametrize("name", IRREGULAR)
+def test_what_is_irregular_is_said_in_chinese(page, tmp_path, name):
+    values, expected = IRREGULAR[name]
+    contents = [changed(content, **values(place)) for place, content in enumerate(small(tmp_path / "dicom"))]
+    found = in_chinese(page, *named(contents))
+    assert len(found) == (2 if name == "parts" else 1)
+    for result in found:
+        check_report(result, expected)
+
+
+def test_what_is_irregular_about_one_slice_is_said_in_chinese(page, tmp_path):
+    values, lines = IRREGULAR["header"]
+    (content,) = small(tmp_path / "dicom", 1)
+    (result,) = in_chinese(page, ("a", changed(content, **values(0), GantryDetectorTilt=15)))
+    expected = {line.replace("4 层中的 4 层", "仅 1 层") for line in lines}
+    check_report(result, expected | {"机架倾角 GantryDetectorTilt (0018,1120) 为 15.0 度（仅 1 层）。"})
+
+
+def test_padding_of_one_slice_is_said_in_chinese(page, tmp_path):
+    first, *others = small(tmp_path / "dicom")
+    intercept = b"\x28\0\x52\x10DS"  # before it, PixelPaddingValue of 1024: water as it is stored
+    first = first.replace(intercept, b"\x28\0\x20\x01SS\x02\0\0\x04" + intercept)
+    (result,) = in_chinese(page, *named([first, *others]))
+    padded = "1 层中 25.0% 的像素没有测量值，按空气（-1000 HU）处理。"
+    check_report(result, {f"填充值 PixelPaddingValue (0028,0120)：{padded}"})
+
+
+def test_several_studies_and_patients_are_said_in_chinese(page, tmp_path):
+    files = [*named(small(tmp_path / "a"), "a"), *named(small(tmp_path / "b", seed=1), "b")]
+    found = in_chinese(page, *files)
+    assert len(found) == 2
+    for result in found:
+        check_report(result, {"这些文件来自 2 次检查。", "这些文件属于 2 名患者。"})
+
+
+def test_acquisitions_that_overlap_are_said_in_chinese(page, tmp_path):
+    contents = small(tmp_path / "dicom")
+    again = [changed(content, AcquisitionNumber=2) for content in contents]
+    found = in_chinese(page, *named(contents), *named(again, "again"))
+    assert len(found) == 2
+    for result in found:
+        check_report(result, {"该序列的 2 次采集范围重叠，见 AcquisitionNumber (0020,0012)，已分为 2 组读取。"})
+
+
+@pytest.mark.parametrize(("gaps", "more"), [((10, 16, 23, 31), 1), ((10, 16, 23, 31, 42), 2)])
+def test_more_gaps_than_are_listed_are_said_in_chinese(page, tmp_path, gaps, more):
+    heights = np.cumsum([0, 5, *(step for gap in gaps for step in (gap, 5))]).tolist()
+    contents = [
+        changed(content, ImagePositionPatient=[0, 0, height])
+        for content, height in zip(small(tmp_path / "dicom", len(heights)), heights, strict=True)
+    ]
+    (result,) = in_chinese(page, *named(contents))
+    check_report(result, {f"另有 {more} 处间隔。"})
+
+
+def test_that_nothing_can_be_read_is_said_in_the_readers_language(page, tmp_path):
+    contents = small(tmp_path / "dicom", 5)
+    derived = [changed(content, ImageType=["DERIVED", "PRIMARY", "AXIAL"]) for content in contents]
+    localizer = changed(contents[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    files = [*named(derived), ("b", localizer)]
+    (result,) = in_chinese(page, *files)
+    assert (result["state"], result["reason_language"]) == ("error", "zh")
+    assert result["reason"] == (
+        "未能读取任何 CT 层面。"
+        "已排除 0, 1, 2 等（另有 2 个）：派生图像（ImageType (0008,0008) DERIVED/PRIMARY/AXIAL）。"
+        "已排除 b：定位像，即 ImageType (0008,0008) 的第 3 个值为 LOCALIZER"
+    )
+    (result,) = series_of(page.upload(*files))
+    assert result["reason_language"] == "en"
+    assert result["reason"] == (
+        "no CT slice can be read. "
+        "left out: 0, 1, 2 and 2 more: a derived image (ImageType (0008,0008) DERIVED/PRIMARY/AXIAL). "
+        "left out: b: a localizer (ImageType (0008,0008) value 3)"
+    )
+
+
+def test_pictures_that_are_left_out_are_said_in_chinese(page):
+    files = [("1.png", png()), ("2.png", png()), ("3.png", png(size=(30, 40)))]
+    (result,) = in_chinese(page, *files, as_series="yes")
+    check_report(result, {"已排除 3.png：大小不是多数图像的 30 × 40 像素。"})
+    (result,) = in_chinese(page, ("4.png", png()[:50]), as_series="yes")
+    assert (result["state"], result["reason_language"]) == ("error", "zh")
+    assert result["reason"].startswith("未能读取任何图像。已排除 4.png：图像损坏或不完整（")
+
+
+def test_too_little_memory_is_said_in_chinese(page, volume, monkeypatch):
+    from ladnn_tf.data import volumes
+
+    def read(path):
+        raise MemoryError
+
+    monkeypatch.setattr(volumes, "read_series", read)
+    (result,) = in_chinese(page, ("a.nii", nifti(volume)))
+    assert (result["reason"], result["reason_language"]) == ("内存不足，无法读取", "zh")
+
+
+def put(at, kind, *values):
+    """What writes values into a file."""
+
+    def write(content):
+        written = bytearray(content)
+        struct.pack_into(f"<{kind}", written, at, *values)
+        return bytes(written)
+
+    return write
+
+
+def turned(degrees):
+    """What turns the axes of y and z around x: srow_y and srow_z of nifti1.h."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return put(296, "8f", 0, -cosine, -5 * sine, 0, 0, -sine, 5 * cosine, 0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "chinese"),
+    [
+        (
+            put(252, "hh", 0, 0),
+            "sform_code 与 qform_code 均为 0：文件中没有方向信息；三个轴按指向左、前、头处理。",
+        ),
+        (turned(20), "图像轴与人体轴相差 20.0 度；保持原样。"),
+        (turned(30), "图像轴与人体轴相差 30 度（sform 或 qform）；最多读取 25 度；请重采样"),
+        (
+            put(40, "5h", 4, 16, 16, 1, 2),
+            "每个文件只读取一个三维体数据，而该文件的 dim 为 [4, 16, 16, 1, 2, 1, 1, 1]",
+        ),
+        (put(70, "h", 128), "数据类型 datatype [('R', 'u1'), ('G', 'u1'), ('B', 'u1')] 不是普通数值；"),
+        (
+            lambda content: content[:452],
+            "按 dim 与 datatype 需要 1,024 字节，而文件只有（或解压后至多为）452 字节：文件不完整，或不是 CT",
+        ),
+        (lambda content: content[:-1], "文件不完整：第 2 层（共 2 层）缺少数据；请重新复制"),
+        (put(280, "f", 0), "仿射矩阵（sform、qform 或 pixdim）不是大于 0 的有效数值"),
+        (
+            put(123, "B", 1),
+            "体素大小为 [1000. 1000. 5000.] mm（pixdim、sform 与 xyzt_units）；仅读取 0.001 至 100 mm",
+        ),
+    ],
+)
+def test_what_is_odd_about_nifti_is_said_in_chinese(page, damage, chinese):
+    content = nifti((np.zeros((2, 16, 16)), (5.0, 1.0, 1.0)))
+    (result,) = in_chinese(page, ("a.nii", damage(content)))
+    if result["state"] == "error":
+        assert result["reason_language"] == "zh"
+        assert result["reason"].startswith(chinese)
+    else:
+        check_report(result, {chinese})
+
+
+def test_damaged_and_incomplete_nifti_is_said_in_chinese(page, volume):
+    import nibabel
+
+    content = gzip.compress(nifti(volume))
+    (result,) = in_chinese(page, ("a.nii.gz", content[: len(content) // 2]))
+    assert result["reason_language"] == "zh"
+    assert re.fullmatch(r"NIfTI 文件已损坏（.+）；请从来源处重新复制", result["reason"])
+    values = np.zeros((16, 16, 5), np.float32)
+    values[0, 0, 0] = np.nan
+    (result,) = in_chinese(
+        page, ("b.nii", nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0])).to_bytes())
+    )
+    check_report(result, {"0.08% 的体素不是有效数值，按空气（-1000 HU）处理。"})

@@ -320,11 +320,14 @@ def test_boxes_are_drawn_where_the_call_allows_it_and_are_counted_in_words():
     drenet = card(task="drenet", classes=("covid19", "bacterial"), lesion_targets="")
     positive = shown_series([0.9, 0.8, 0.1], boxes=True, of=drenet)  # the third slice's boxes score too little
     assert [suspect.boxes for suspect in positive.suspects] == [2, 1, 0]
+    assert "the number beside each is its share of it" in positive.drawn
     negative = shown_series([0.2, 0.1, 0.6], boxes=True, of=drenet)  # one slice alone is called positive
-    assert [suspect.boxes for suspect in negative.suspects] == [2, 0, 0]
+    assert [suspect.boxes for suspect in negative.suspects] == [0, 0, 0]
     assert negative.positive is False
-    none = shown_series([0.2, 0.1, 0.3], boxes=True, of=drenet)
-    assert none.drawn == words_of("en")("series.no_boxes")
+    assert negative.drawn == "No boxes are drawn, as the person is called negative."
+    elsewhere = shown_series([0.9, 0.8, 0.7], boxes=True, of=drenet, suspicious=(2,))  # its boxes score too little
+    assert [suspect.boxes for suspect in elsewhere.suspects] == [0]
+    assert elsewhere.drawn.startswith("No boxes are drawn: none in these slices has more than 80")
     page = Page(results_page([], series=[positive]))
     alts = [image.attributes["alt"] for image in page.all("img")]
     assert alts[0].endswith("2 boxes are drawn in it")
@@ -355,7 +358,7 @@ def test_what_readers_say_is_translated_with_the_reasons_in_it():
     assert [said.text for said in result.report] == [
         "只有一层。",
         "已排除 00001.dcm：定位像，即 ImageType (0008,0008) 的第 3 个值为 LOCALIZER。",
-        "zip 文件中另有 1 个文件不是 DICOM，已略过。",
+        "另有 1 个文件不是 DICOM，已略过。",
     ]
     assert result.left_out[0].text.startswith("不像胸部 CT 横断面图像：")
     assert {said.language for said in (*result.report, *result.left_out)} == {"zh"}

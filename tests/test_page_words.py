@@ -200,6 +200,14 @@ def test_known_reasons_are_translated(reason, chinese):
     assert language == "zh"
 
 
+def test_every_reason_is_known_by_its_own_words():
+    """Filled with a number, none is taken for another one."""
+    for key in (key for key in ENGLISH.texts if key.startswith(PREFIX)):
+        values = dict.fromkeys(placeholders(ENGLISH.texts[key]), "7")
+        found = reason_in(CHINESE, ENGLISH(key, **values))
+        assert found == (CHINESE(key, **values), "zh"), key
+
+
 def test_unknown_reasons_stay_english():
     assert reason_in(CHINESE, "the disk is full") == ("the disk is full", "en")
     assert reason_in(CHINESE, "") == ("", "en")

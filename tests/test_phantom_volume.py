@@ -172,7 +172,7 @@ def test_pictures_are_named_in_order_from_the_feet(tmp_path, small):
 
 def test_a_missing_package_is_named_and_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ImportError, match=r"pip install 'ladnn_tf\[dicom\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[dicom\]' in the project's folder"):
         write_volume(tmp_path / "series", "nifti", slices=10, size=64)
     assert not list(tmp_path.iterdir())
 

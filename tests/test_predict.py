@@ -36,6 +36,23 @@ def test_the_call_is_made_at_the_card_s_threshold(tiny_run, files):
     assert [positive for _, positive in called] == [False] * 3 + [True] * (len(files) - 3)
 
 
+def test_dicom_is_to_be_given_as_a_series(tiny_run, tmp_path):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "scan" / "IM1").write_bytes(bytes(128) + b"DICM")
+    names = [str(tmp_path / name) for name in ("scan/IM1", "scan", "empty", "none.png")]
+    answers = predict.predict(runs.load_run(tiny_run), names)
+    hint = (
+        "this is DICOM: give it by --series=PATH, as it is; a picture made of it would lose the Hounsfield units"
+    )
+    assert [answer.error for answer in answers] == [
+        f"{names[0]}: {hint}",
+        f"{names[1]}: {hint}",
+        f"{names[2]}: cannot be read (Is a directory)",
+        f"{names[3]}: cannot be read (No such file or directory)",
+    ]
+
+
 def test_a_bad_file_is_reported_and_the_others_are_answered(tiny_run, files, tmp_path, capsys):
     (tmp_path / "junk.png").write_bytes(b"junk")
     names = [files[0], str(tmp_path / "junk.png"), str(tmp_path / "missing.png"), files[1]]

@@ -50,7 +50,9 @@ def test_a_folder_of_pictures_is_answered(tiny_run, scan, tmp_path, capsys):
     assert [each["covid"] for each in record["slices"]] == pytest.approx([each.covid for each in slices], abs=1e-4)
     assert (record["path"], record["slices_answered"], record["lungs_checked"]) == (str(scan), 5, False)
     assert document["model"]["sha256"] == run.card.model_sha256
-    assert document["caveats"][0].startswith("PHANTOM MODEL")
+    assert [caveat.split(":")[0] for caveat in document["caveats"]] == ["PHANTOM MODEL"]  # none about lesions
+    assert "PHANTOM MODEL" in text
+    assert "lesions" not in text
     assert record["panel"] == "patient_7.png"
     with Image.open(out / record["panel"]) as picture:
         assert picture.height > 2 * 384  # slices, and below them their maps
@@ -85,9 +87,11 @@ def test_no_answer_is_no_error(tiny_run, scan, tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "no answer: all 15 slices that were looked at had to be left out: 15 of them no lungs" in text
     (record,) = json.loads((out / "series.json").read_text())["series"]
-    assert (record["covid"], record["panel"], record["error"]) == (None, None, "")
+    assert (record["covid"], record["panel"], record["error"], record["abstained"]) == (None, None, "", True)
     assert [path.name for path in out.iterdir()] == ["series.json"]
-    assert pd.read_csv(tmp_path / "a.csv")["reason"][0].startswith("all 15 slices")
+    row = pd.read_csv(tmp_path / "a.csv").iloc[0]
+    assert row["reason"].startswith("all 15 slices")
+    assert row["abstained"]
 
 
 def test_all_series_of_a_path_and_all_slices(tiny_run, tmp_path, monkeypatch, capsys):
@@ -135,6 +139,30 @@ def test_answers_are_not_written_among_the_slices(tiny_run, scan):
         with pytest.raises(ValueError, match="lies in the folder of the series"):
             command(tiny_run, f"--series={scan}", f"--out={out}")
     assert sorted(path.name for path in scan.iterdir()) == [f"slice{number}.png" for number in range(5)]
+
+
+def test_answers_about_another_person_are_not_replaced(scan, tmp_path):
+    content = json.dumps({"series": [{"path": str(scan)}, {"path": "scans/8"}, {}, "x"]})
+    (tmp_path / "series.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"series\.json has the answer about scans/8, which this command does not"
+    ):
+        command(tmp_path / "no_run", f"--series={scan}", f"--out={tmp_path}")
+    assert (tmp_path / "series.json").read_text() == content
+
+
+def test_a_file_is_no_folder_for_answers(scan, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"--out=.*file is a file; give a folder"):
+        command(tmp_path / "no_run", f"--series={scan}", f"--out={tmp_path / 'file'}")
+
+
+def test_the_help_has_exit_statuses_and_fields(capsys):
+    with pytest.raises(SystemExit):
+        predict.main(["predict", "--help"])
+    text = capsys.readouterr().out
+    assert "Exit status: 0, all answered or refused" in text
+    assert "docs/series.md" in text
 
 
 def test_a_model_with_classes_in_the_csv(tmp_path, monkeypatch):

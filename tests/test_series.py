@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import series_fakes
+from conftest import REPOSITORY
 from series_fakes import LUNG, NO_LUNG, Predictor
 
 from ladnn_tf import person, series, series_answer, series_text
@@ -126,7 +127,7 @@ def test_all_refused_is_no_answer_with_counts_by_reason():
     assert "COVID-19:" not in text
     record = json.loads(json.dumps(series_text.series_record("scan", found), allow_nan=False))
     assert (record["covid"], record["positive"], record["reason"]) == (None, None, found.reason)
-    assert (found.failed, record["error"]) == (False, "")
+    assert (found.failed, record["error"], record["abstained"]) == (False, "", True)
 
 
 @pytest.mark.usefixtures("lungs_by_hand")
@@ -138,6 +139,7 @@ def test_where_the_model_failed_at_a_slice_and_none_is_answered_that_is_an_error
     record = series_text.series_record("scan", found)
     assert (record["covid"], record["reason"]) == (None, "")
     assert record["error"].startswith("all 3 slices that were looked at had to be left out: ")
+    assert record["abstained"] is False
     assert "1 of them no answer: no finite number" in record["error"]
     part = answer(Predictor([0.5, {"error": "no finite number"}]), [LUNG] * 2)
     assert (part.failed, series_text.series_record("scan", part)["error"]) == (False, "")
@@ -277,12 +279,21 @@ def test_the_record_is_json_without_nan():
     assert (record["covid"], record["low"], record["positive"]) == (0.25, None, True)
     assert (record["aggregation"], record["threshold"], record["rule"]) == ("mean", 0.125, "by hand")
     assert (record["validation_patients"], record["validation_positives"]) == (24, 11)
-    assert (record["spacing_mm"], record["window"], record["suspicious"]) == ([None] * 3, None, [0])
+    assert (record["spacing_mm"], record["window"], record["suspicious"]) == ([None] * 3, None, [1])
     assert (record["slices_answered"], record["slices_in_series"], record["panel"]) == (1, 2, "scan.png")
     first, second = record["slices"]
     assert first["boxes"] == [[-0.1, 0.0, 0.5, 0.5]]
     assert (first["scores"], first["classes"]["normal"], first["reason"]) == ([0.875], 0.375, "")
-    assert second == {"index": 1, "file": "\udcff", "covid": None, "reason": "no answer: broken"}
+    assert second == {"number": 2, "file": "\udcff", "covid": None, "reason": "no answer: broken"}
+
+
+def test_the_documentation_names_every_field():
+    answers = [series_fakes.drenet(0.25, [[0, 0, 0.5, 0.5]], [0.875])]
+    predictor = Predictor(answers, task="drenet", classes=series_fakes.CLASSES)
+    record = series_text.series_record("scan", series.answer_series(series_fakes.pictures(1), predictor))
+    text = (REPOSITORY / "docs" / "series.md").read_text(encoding="utf-8")
+    fields = {*record, *record["slices"][0], *series_text.document(predictor.card, [])} - {"series"}
+    assert [field for field in sorted(fields) if f"`{field}`" not in text] == []
 
 
 def test_the_record_of_a_failure_has_the_same_beginnings():

@@ -69,21 +69,29 @@ def test_boxes_are_compared_with_the_best_of_the_series(second, drawn):
 def test_who_is_called_negative_gets_no_boxes():
     found = answered([drenet(0.3, [MIDDLE], [1.0]), drenet(0.1, [MIDDLE], [1.0])])
     assert [coloured(pane) for pane in panes(found)] == [None, None]
-    assert "no boxes are drawn, as person and slices are called negative" in series_panel._what_is_drawn(found)
+    assert "no boxes are drawn, as the person is called negative" in series_panel._what_is_drawn(found)
 
 
-def test_of_a_negative_person_a_slice_at_the_threshold_gets_boxes():
+def test_of_a_negative_person_a_slice_at_the_threshold_gets_none():
     found = answered([drenet(0.5, [MIDDLE], [1.0]), drenet(0.1, [MIDDLE], [1.0])])
     assert not found.positive
-    first, second = panes(found)
-    assert coloured(first) is not None
-    assert coloured(second) is None
-    assert "only in slices that alone would be called positive" in series_panel._what_is_drawn(found)
+    assert found.slices[0].answer.positive
+    assert [coloured(pane) for pane in panes(found)] == [None, None]
 
 
 def test_a_positive_person_gets_boxes_in_slices_below_the_threshold_too():
     found = answered([drenet(0.3, [MIDDLE], [1.0]), drenet(0.2, [MIDDLE], [1.0])], threshold=0.2)
     assert None not in [coloured(pane) for pane in panes(found)]
+    assert series_panel._what_is_drawn(found) == (
+        "boxes: where the network looked closer, not where a lesion is; the number at a box: its score as a share "
+        "of the highest of the series, drawn above 0.8"
+    )
+
+
+def test_where_the_best_boxes_are_in_slices_that_are_not_shown_that_is_said():
+    found = answered([drenet(0.9, [MIDDLE], [0.5])] * 3 + [drenet(0.8, [MIDDLE], [1.0])])
+    assert [coloured(pane) for pane in panes(found)] == [None] * 3
+    assert series_panel._what_is_drawn(found).startswith("no boxes are drawn, as the highest scores of the series")
 
 
 def test_boxes_without_any_score_are_not_drawn():
@@ -120,8 +128,9 @@ def test_slices_keep_their_proportions():
 
 
 def test_the_notes_name_rule_window_model_caveats_and_notice():
-    found = answered([drenet(0.9, [MIDDLE], [1.0])], sources=("phantoms",))
+    found = answered([drenet(0.9, [MIDDLE], [1.0])], sources=("phantoms",), lesion_targets="positives")
     words = " ".join(text for text, _ in series_panel._notes(found))
+    assert "ignore them" not in words  # the lesions, of which there are none
     for part in ("by hand", "level -600 HU", found.card.version, "PHANTOM MODEL", "bacterial pneumonia", NOTICE):
         assert part in words
 

@@ -209,6 +209,30 @@ def test_what_is_there_but_not_read_is_named(tmp_path):
     assert f"left out: dicom/{file.name}: {bare}." in read_series(tmp_path)[0].report
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "1.png",
+            "a zip of pictures, and only DICOM is read from a zip; unpack it, and give the folder of one series",
+        ),
+        ("a.NII.gz", "a zip of NIfTI, and only DICOM is read from a zip; unpack it, and give the file"),
+    ],
+)
+def test_a_zip_of_something_else_is_to_be_unpacked(tmp_path, name, words):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"x")
+        archive.writestr("readme.txt", b"x")
+    with pytest.raises(SeriesError) as refused:
+        read_series(path)
+    assert str(refused.value) == f"a.zip: {words}"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("damaged", bytes(128) + b"DICM")
+    with pytest.raises(SeriesError, match=r"a\.zip: no CT slice can be read\."):
+        read_series(path)
+
+
 def test_a_preamble_may_begin_as_dicom_does(tmp_path):
     (file,) = write_series(volume((1, 6, 8)), SPACING, tmp_path)
     file.write_bytes(b"\x08\0\x05\0CS" + file.read_bytes()[6:])
@@ -330,4 +354,6 @@ def test_a_missing_package_names_the_extra(tmp_path, package):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert f"ImportError: {package} is not installed: pip install 'ladnn_tf[dicom]'" in result.stderr
+    assert (
+        f"ImportError: {package} is not installed: pip install '.[dicom]' in the project's folder" in result.stderr
+    )

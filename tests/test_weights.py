@@ -342,7 +342,7 @@ def test_resnet18_files_of_this_project(resnet18, tmp_path):
 
 def test_without_keras_hub_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
-    with pytest.raises(ValueError, match=r"pip install 'ladnn_tf\[hub\]'"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[hub\]' in the project's folder"):
         initial_weights("resnet18", "imagenet")
 
 

@@ -79,7 +79,8 @@ def check_syntax(syntax: uid.UID) -> None:
         importlib.import_module(package)
     except ImportError as error:
         raise CodecError(
-            f"{_SYNTAX} {syntax.name} ({syntax}) needs the package of its decoder: pip install 'ladnn_tf[dicom]'"
+            f"{_SYNTAX} {syntax.name} ({syntax}) needs the package of its decoder: pip install '.[dicom]' in the "
+            "project's folder"
         ) from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ladnn_tf.data import quality
 
-INSTALL = "pip install 'ladnn_tf[edge,dicom]'"
+INSTALL = "pip install '.[edge,dicom]' in the project's folder"
 
 
 def preparation(lungs: str) -> Callable[[np.ndarray], tuple[np.ndarray, str]]:

@@ -28,7 +28,7 @@ class SeriesError(ValueError):
 def needs_dicom(error: ImportError) -> ImportError:
     """The error to raise where a package of the extra `dicom` is missing."""
     package = (error.name or str(error)).split(".")[0]
-    return ImportError(f"{package} is not installed: pip install 'ladnn_tf[dicom]'")
+    return ImportError(f"{package} is not installed: pip install '.[dicom]' in the project's folder")
 
 
 @dataclass(frozen=True, eq=False)

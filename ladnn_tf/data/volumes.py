@@ -81,7 +81,12 @@ def _read(path: Path) -> list[Volume]:
         from ladnn_tf.data.dicom_series import read_dicom
 
         with zip_sources(path) as (sources, left_out):
-            return read_dicom(path.name, sources, left_out)
+            try:
+                return read_dicom(path.name, sources, left_out)
+            except SeriesError as error:
+                if others := _what_to_unpack(sources):
+                    raise SeriesError(f"{path.name}: {others}") from error
+                raise
     from ladnn_tf.data.nifti import GZIP_SIGNATURE, is_nifti, read_nifti
 
     with file_source(path).open() as file:
@@ -141,6 +146,16 @@ def _what_is_there(name: str, sources: Sequence[Source]) -> str:
         return f"its pictures lie in folders below it; give the folder of one series ({_listed(below)})"
     listed = _listed([source.name for source in sources])
     return f"no DICOM file and no picture among {counted(len(sources), 'file')} ({listed}); give {_KINDS}"
+
+
+def _what_to_unpack(sources: Sequence[Source]) -> str:
+    """What to do with a zip of pictures or of NIfTI, which is none of DICOM; empty for any other."""
+    nifti = any(source.path.lower().endswith(_NIFTI) for source in sources)
+    pictures = any(_is_picture(source.path) for source in sources)
+    if not (nifti or pictures) or any(_head(source)[128:] == b"DICM" for source in sources):
+        return ""
+    what, given = ("NIfTI", "the file") if nifti else ("pictures", "the folder of one series")
+    return f"a zip of {what}, and only DICOM is read from a zip; unpack it, and give {given}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -45,7 +45,8 @@ def keras_hub_resnet18(source: str, fetched_by: str) -> tuple[keras.Model, Norma
     try:
         import keras_hub
     except ImportError as error:
-        raise ValueError(f"{source} need the package keras-hub: pip install 'ladnn_tf[hub]'") from error
+        install = "pip install '.[hub]' in the project's folder"
+        raise ValueError(f"{source} need the package keras-hub: {install}") from error
     model, converter = download(
         lambda: (
             keras_hub.models.ResNetBackbone.from_preset(RESNET18_PRESET),
@@ -62,6 +63,7 @@ def noisy_student(backbone: str, source: str, fetched_by: str) -> keras.Model:
     try:
         import efficientnet.tfkeras as efficientnet
     except ImportError as error:
-        raise ValueError(f"{source} need the package efficientnet: pip install 'ladnn_tf[train]'") from error
+        install = "pip install '.[train]' in the project's folder"
+        raise ValueError(f"{source} need the package efficientnet: {install}") from error
     build = {"efficientnet_b0": efficientnet.EfficientNetB0, "efficientnet_b1": efficientnet.EfficientNetB1}
     return download(lambda: build[backbone](include_top=False, weights="noisy-student"), source, fetched_by)

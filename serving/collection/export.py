@@ -2,7 +2,7 @@
 
     python -m serving.collection.export --data=DIR --out=FILE.csv [--site=NAME] [--with_insisted]
 
-The page may go on running. It needs pandas: `pip install 'ladnn_tf[train]'`. One row is one picture (the columns
+The page may go on running. It needs pandas: `pip install '.[train]'`. One row is one picture (the columns
 are in `ladnn_tf/data/manifest.py`):
 
 - contributions without a stated diagnosis are left out, as a manifest needs one;
@@ -50,7 +50,8 @@ try:
     from serving.collection.pictures import Picture, contrary_labels, near_pairs
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"the export needs the package {error.name}: pip install 'ladnn_tf[train]'", name=error.name
+        f"the export needs the package {error.name}: pip install '.[train]' in the project's folder",
+        name=error.name,
     ) from error
 
 USAGE = "python -m serving.collection.export --data=DIR --out=FILE.csv [--site=NAME] [--with_insisted] [...]"

@@ -148,10 +148,10 @@ class Diagnose:
         files = [file for file in form.files if file.field == FIELD]
         if not files:
             raise PageError(400, "no_files", field=FIELD)
-        items = await asyncio.to_thread(
-            items_of, files, self._settings, words.language, request.state.reserve, self._audit.image_hash
-        )
-        return _Upload(*parted(items, form.value(AS_SERIES) == "yes"))
+        as_series = form.value(AS_SERIES) == "yes"
+        given = (files, self._settings, words.language, request.state.reserve, self._audit.image_hash)
+        items = await asyncio.to_thread(items_of, *given, as_series=as_series)
+        return _Upload(*parted(items, as_series))
 
     async def _results(
         self, items: Sequence[Item], answered: dict[int, ImageResult], words: Words

@@ -18,6 +18,9 @@ _ZIP_STARTS = (
 )  # APPNOTE.TXT 4.3.7 and 4.3.16: a file, and the end of an empty archive
 
 _DICOM_PREFIX = (128, b"DICM")  # DICOM PS3.10, 7.1
+_DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"  # Media Storage Directory Storage, PS3.6, table A-1
+_CLASS_TAG = b"\x02\x00\x02\x00UI"  # MediaStorageSOPClassUID (0002,0002), in explicit little endian: PS3.10, 7.1
+_META_BYTES = 512  # of a DICOM file, in which that element is
 _DICOM_BARE = (
     b"\x02\x00\x00\x00",
     b"\x08\x00\x05\x00",
@@ -66,6 +69,13 @@ def is_zip(start: bytes) -> bool:
 def is_plain_nifti(content: bytes) -> bool:
     """Whether a file is NIfTI that is not in gzip."""
     return any(content[place : place + len(magic)] == magic for place, magic in _NIFTI_MAGICS)
+
+
+def is_dicomdir(content: bytes) -> bool:
+    """Whether a DICOM file is a DICOMDIR: it lists the files of a folder (PS3.10, 8.6) and holds no slices."""
+    _, found, rest = content[:_META_BYTES].partition(_CLASS_TAG)
+    size = int.from_bytes(rest[:2], "little")
+    return bool(found) and rest[2 : 2 + size].rstrip(b"\0 ") == _DIRECTORY_CLASS
 
 
 def nifti_head(content: bytes) -> bytes:

@@ -38,6 +38,7 @@ _FLAGS = {
     "too_many_files": "--max_images, --max_slices",
     "too_many_images": "--max_images",
     "too_many_dicom": "--max_slices",
+    "too_many_slices": "--max_slices",
 }
 """By which flags the operator allows more, of refusals that say only that it is too much."""
 

@@ -6,6 +6,7 @@ One bad file never spoils the others: it becomes an item with its error. Everyth
 import dataclasses
 import io
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from ladnn_tf.data import preprocess
 from ladnn_tf.data.picture_series import natural_key
 from serving.page import file_kinds
 from serving.page.errors import PageError
+from serving.page.failures import CODE, file_failed
 from serving.page.file_kinds import DICOM, JPEG, NIFTI, PNG, SERIES, ZIP
 from serving.page.form_data import SentFile
 from serving.page.settings import MEGABYTE, Settings
@@ -27,6 +29,9 @@ PICTURES = "pictures"
 logger = logging.getLogger("ladnn_tf.serving")
 
 _READERS = {PNG: PngImagePlugin.PngImageFile, JPEG: JpegImagePlugin.JpegImageFile}
+
+_OTHERS = ("empty", "file_too_large", "kind_archive", "kind_picture", "kind_unknown", "zip_nested")
+"""Codes of what lies beside the slices on a CD or in an export; a damaged member of a zip file may be a slice."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,6 @@ class Item:
         code: the same in a word, for the audit log.
         size: how many bytes of it were received; of a member of a zip file that is not unpacked, none.
         image_hash: of these bytes; empty if there are none.
-        beside_dicom: whether it is some other file in a zip file with DICOM: the viewer on a CD, say.
     """
 
     name: str
@@ -51,7 +55,11 @@ class Item:
     code: str = ""
     size: int = 0
     image_hash: str = ""
-    beside_dicom: bool = False
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is passed over in an upload with DICOM: the viewer on a CD, say, or a README."""
+        return self.code in _OTHERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +70,7 @@ class SentSeries:
         kind: `DICOM`, `NIFTI` or `PICTURES`.
         files: in order; without their content.
         contents: of the files; whoever reads them may empty the list, so that they need no memory any more.
-        passed_over: how many other files there were beside them, in zip files.
+        passed_over: how many other files there were beside them.
     """
 
     kind: str
@@ -77,6 +85,8 @@ def items_of(
     language: str = "en",
     reserve: Callable[[int], None] = lambda _: None,
     hash_of: Callable[[bytes], str] = lambda _: "",
+    *,
+    as_series: bool = False,
 ) -> list[Item]:
     """What an upload holds, in order.
 
@@ -86,36 +96,25 @@ def items_of(
         language: of the one who sent them.
         reserve: is told how many bytes a zip file holds before it is unpacked; it raises if that is too much now.
         hash_of: makes the hash of a file, for the audit log.
+        as_series: whether the images are slices of one person.
 
     Returns:
         An item for each file; a zip file gives one for each file in it, or one with an error.
 
     Raises:
-        PageError: 413 if these are more than `max_images`, or of DICOM more than `max_slices`, naming the file; or
-            what `reserve` raises.
+        PageError: 413 if these are more than `max_images`, or of DICOM or slices of one person more than
+            `max_slices`, naming the file; or what `reserve` raises.
     """
+    intake = _Intake(settings, language, reserve, hash_of, alone=len(files) == 1)
     items: list[Item] = []
-    left = settings.max_unpacked_mb * MEGABYTE
     for file in files:
-        if file.too_large or not file_kinds.is_zip(file.content):
-            items.append(_item_of(file, settings, hash_of))
-            _check_count(file, items, settings)
-            continue
         try:
-            archive = Archive(file.content, language, file_kinds.may_be_large)
-            _check_members(file, archive, settings)
-            size = archive.unpacked_bytes(settings.max_image_mb * MEGABYTE)
-            if size > left:
-                logger.info("a zip file was refused as too large (--max_unpacked_mb)")
-                raise ZipError("zip_bomb", most=settings.max_unpacked_mb)
-        except ZipError as error:
-            items.append(_refused(file.name, file.content, hash_of, error.code, str(error)))
-            _check_count(file, items, settings)
-            continue
-        left -= size
-        reserve(size)
-        items += _unpack(archive, f"{file.name}/" if len(files) > 1 else "", settings, hash_of)
-        _check_count(file, items, settings)
+            items += intake.items_in(file)
+        except PageError:
+            raise
+        except Exception as error:  # noqa: BLE001 (one bad file never spoils the others)
+            items.append(_refused(file.name, file.content, hash_of, CODE, file_failed(error)))
+        _check_count(file, items, settings, as_series=as_series, all_there=file is files[-1])
     return _with_names_apart(items)
 
 
@@ -128,7 +127,8 @@ def parted(items: Sequence[Item], as_series: bool) -> tuple[list[Item], list[Sen
 
     Returns:
         The images, and the files without an answer, in order; and the series: all DICOM files as one, each NIfTI
-        file, and the images if they are slices of one person.
+        file, and the images if they are slices of one person. Where there is DICOM, other files are only counted;
+        and a DICOMDIR, which only lists files, is left out where there is one to read.
     """
     kinds = {DICOM: [], NIFTI: [], PICTURES: []}
     single = []
@@ -137,14 +137,17 @@ def parted(items: Sequence[Item], as_series: bool) -> tuple[list[Item], list[Sen
             kinds[item.kind].append(item)
         elif as_series and item.kind:
             kinds[PICTURES].append(item)
-        elif not item.beside_dicom:
+        else:
             single.append(item)
-    kinds[PICTURES].sort(key=lambda item: natural_key(item.name))
-    series = [_sent(kind, kinds[kind]) for kind in (DICOM, PICTURES) if kinds[kind]]
-    series += [_sent(NIFTI, [item]) for item in kinds[NIFTI]]
-    if series and kinds[DICOM]:
-        series[0] = dataclasses.replace(series[0], passed_over=sum(item.beside_dicom for item in items))
-    return single, series
+    series = []
+    if kinds[DICOM]:
+        slices = [item for item in kinds[DICOM] if not file_kinds.is_dicomdir(item.content)]
+        sent = _sent(DICOM, slices or kinds[DICOM])
+        series.append(dataclasses.replace(sent, passed_over=sum(item.is_other for item in single)))
+        single = [item for item in single if not item.is_other]
+    if kinds[PICTURES]:
+        series.append(_sent(PICTURES, sorted(kinds[PICTURES], key=lambda item: natural_key(item.name))))
+    return single, series + [_sent(NIFTI, [item]) for item in kinds[NIFTI]]
 
 
 def _sent(kind: str, items: Sequence[Item]) -> SentSeries:
@@ -163,14 +166,19 @@ def decode_within(content: bytes, max_pixels: int) -> np.ndarray:
         `(H, W, 3)` uint8 RGB in [0, 255].
 
     Raises:
-        ImageError: if it has more, or as `preprocess.decode`.
+        ImageError: if it has more, or as `preprocess.decode`; also where the page itself fails at it.
     """
     width, height = size_of(content)
     if width * height > max_pixels:
         raise preprocess.ImageError(
             words_of("en")("reason.too_many_pixels", width=width, height=height, most=f"{max_pixels:,}")
         )
-    return preprocess.decode(content)
+    try:
+        return preprocess.decode(content)
+    except preprocess.ImageError:
+        raise
+    except Exception as error:
+        raise preprocess.ImageError(file_failed(error)) from error
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -182,24 +190,76 @@ def size_of(content: bytes) -> tuple[int, int]:
         return 0, 0  # `preprocess.decode` says how
 
 
-def _item_of(file: SentFile, settings: Settings, hash_of: Callable[[bytes], str]) -> Item:
-    if not file.too_large:
-        return _item(file.name, file.content, settings, hash_of)
-    error = words_of("en")("reason.file_too_large", most=settings.max_image_mb)
-    return Item(file.name, error=error, code="file_too_large", size=file.dropped, image_hash=file.dropped_hash)
+class _Intake:
+    """Makes items of the files of one upload.
 
+    Args:
+        settings, language, reserve, hash_of: as of `items_of`.
+        alone: whether the upload is one file; else the names of members begin with that of their zip file.
+    """
 
-def _item(name: str, content: bytes, settings: Settings, hash_of: Callable[[bytes], str]) -> Item:
-    texts = words_of("en")
-    kind = file_kinds.kind_of(content)
-    if kind not in SERIES and len(content) > settings.max_image_mb * MEGABYTE:
-        error = texts("reason.file_too_large", most=settings.max_image_mb)
-        return _refused(name, content, hash_of, "file_too_large", error)
-    if kind == ZIP:
-        return _refused(name, content, hash_of, "zip_nested", texts("reason.zip_nested"))
-    if not kind:
-        return _refused(name, content, hash_of, *file_kinds.why_unknown(content))
-    return Item(name, content, kind, size=len(content), image_hash=hash_of(content))
+    def __init__(
+        self,
+        settings: Settings,
+        language: str,
+        reserve: Callable[[int], None],
+        hash_of: Callable[[bytes], str],
+        *,
+        alone: bool,
+    ) -> None:
+        self._settings = settings
+        self._language = language
+        self._reserve = reserve
+        self._hash_of = hash_of
+        self._alone = alone
+        self._most_bytes = settings.max_image_mb * MEGABYTE
+        self._left = settings.max_unpacked_mb * MEGABYTE
+
+    def items_in(self, file: SentFile) -> list[Item]:
+        """The items of a file.
+
+        Raises:
+            PageError: if there are far too many files in it; or what `reserve` raises.
+        """
+        if file.too_large:
+            of_it = {"size": file.dropped, "image_hash": file.dropped_hash}
+            return [Item(file.name, error=self._too_large(), code="file_too_large", **of_it)]
+        if not file_kinds.is_zip(file.content):
+            return [self._item(file.name, file.content)]
+        try:
+            archive = Archive(file.content, self._language, file_kinds.may_be_large)
+            _check_members(file, archive, self._settings)
+            size = archive.unpacked_bytes(self._most_bytes)
+            if size > self._left:
+                logger.info("a zip file was refused as too large (--max_unpacked_mb)")
+                raise ZipError("zip_bomb", most=self._settings.max_unpacked_mb)
+        except ZipError as error:
+            return [_refused(file.name, file.content, self._hash_of, error.code, str(error))]
+        self._left -= size
+        self._reserve(size)
+        return self._unpack(archive, "" if self._alone else f"{file.name}/")
+
+    def _unpack(self, archive: Archive, prefix: str) -> list[Item]:
+        items = []
+        for name, content in archive.unpack(self._most_bytes):
+            if isinstance(content, ZipError):
+                items.append(Item(prefix + name, error=str(content), code=content.code))
+            else:
+                items.append(self._item(prefix + name, content))
+        return items
+
+    def _too_large(self) -> str:
+        return words_of("en")("reason.file_too_large", most=self._settings.max_image_mb)
+
+    def _item(self, name: str, content: bytes) -> Item:
+        kind = file_kinds.kind_of(content)
+        if kind not in SERIES and len(content) > self._most_bytes:
+            return _refused(name, content, self._hash_of, "file_too_large", self._too_large())
+        if kind == ZIP:
+            return _refused(name, content, self._hash_of, "zip_nested", words_of("en")("reason.zip_nested"))
+        if not kind:
+            return _refused(name, content, self._hash_of, *file_kinds.why_unknown(content))
+        return Item(name, content, kind, size=len(content), image_hash=self._hash_of(content))
 
 
 def _refused(name: str, content: bytes, hash_of: Callable[[bytes], str], code: str, error: str) -> Item:
@@ -207,30 +267,36 @@ def _refused(name: str, content: bytes, hash_of: Callable[[bytes], str], code: s
     return Item(name, error=error, code=code, size=len(content), image_hash=image_hash)
 
 
-def _unpack(archive: Archive, prefix: str, settings: Settings, hash_of: Callable[[bytes], str]) -> list[Item]:
-    items = []
-    for name, content in archive.unpack(settings.max_image_mb * MEGABYTE):
-        if isinstance(content, ZipError):
-            items.append(Item(prefix + name, error=str(content), code=content.code))
-        else:
-            items.append(_item(prefix + name, content, settings, hash_of))
-    if not any(item.kind == DICOM for item in items):
-        return items
-    return [item if item.kind else dataclasses.replace(item, beside_dicom=True) for item in items]
-
-
 def _check_members(file: SentFile, archive: Archive, settings: Settings) -> None:
     """Refuses far too many files before they are unpacked."""
     most = settings.max_images + settings.max_slices
     if len(archive) > most:
-        raise PageError(413, "too_many_images", file=file.name, count=len(archive), most=most)
+        raise PageError(413, "too_many_files", file=file.name, most=most)
 
 
-def _check_count(file: SentFile, items: Sequence[Item], settings: Settings) -> None:
-    dicom = sum(item.kind == DICOM for item in items)
-    if dicom > settings.max_slices:
-        raise PageError(413, "too_many_dicom", file=file.name, count=dicom, most=settings.max_slices)
-    count = sum(item.kind != DICOM and not item.beside_dicom for item in items)
+def _check_count(
+    file: SentFile, items: Sequence[Item], settings: Settings, *, as_series: bool, all_there: bool
+) -> None:
+    """Refuses too many items.
+
+    Args:
+        file: the last one, with which it became too many.
+        items: of all files up to this one.
+        settings: `max_images` and `max_slices` count.
+        as_series: whether the images are slices of one person.
+        all_there: whether it was the last file; before that, DICOM may still come, and others do not count then.
+    """
+    most = settings.max_images + settings.max_slices
+    if len(items) > most:
+        raise PageError(413, "too_many_files", file=file.name, most=most)
+    kinds = Counter(item.kind for item in items)
+    slices = {"too_many_dicom": kinds[DICOM], "too_many_slices": (kinds[PNG] + kinds[JPEG]) * as_series}
+    for key, count in slices.items():
+        if count > settings.max_slices:
+            raise PageError(413, key, file=file.name, count=count, most=settings.max_slices)
+    count = len(items) - sum(slices.values())
+    if kinds[DICOM] or not all_there:
+        count -= sum(item.is_other for item in items)
     if count > settings.max_images:
         raise PageError(413, "too_many_images", file=file.name, count=count, most=settings.max_images)
 

@@ -13,6 +13,7 @@ import numpy as np
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
 from serving.page.errors import PageError, try_later
+from serving.page.failures import CODE, file_failed
 from serving.page.intake import SentSeries
 from serving.page.predictors import Predictor
 from serving.page.scratch import Scratch
@@ -132,6 +133,10 @@ class SeriesDesk:
         except OSError as error:
             logger.error("series: %s: give them room by --series_folder", error.strerror or error)
             raise PageError(503, "no_room_for_series") from error
+        except (UnreadableError, NobodyWaitsError):
+            raise
+        except Exception as error:
+            raise UnreadableError(CODE, file_failed(error)) from error
 
     def _answer_one(
         self, each: ReadSeries, sent: SentSeries, words: Words, gone: threading.Event, *, with_pictures: bool

@@ -91,6 +91,8 @@ def read_sent(
         UnreadableError: if none can be read, they are too large, or what reads them is not installed.
         OSError: if the files cannot be written.
     """
+    if sent.kind == DICOM and all(map(file_kinds.is_dicomdir, sent.contents)):
+        raise UnreadableError("dicomdir_alone", words_of("en")(f"{PREFIX}dicomdir_alone"))
     paths = _write(sent, folder, go_on)
     path = paths[0] if sent.kind == NIFTI else folder
     try:

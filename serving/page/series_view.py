@@ -31,6 +31,12 @@ _AROUND_REASONS = (
 )
 """English sentences of `ladnn_tf.series` and the readers with a reason in them, and the keys of their texts."""
 
+_AND_MORE = re.compile(r"(?P<files>.+) and (?P<count>\d+) more", re.DOTALL)
+"""The files in such a sentence, where only the first are named."""
+
+_NEXT_LEFT_OUT = re.compile(r"\. (?=left out: )")
+"""Between the sentences of the readers' message that nothing can be read."""
+
 _NAMED = 1  # files of a series that its name lists
 
 
@@ -88,7 +94,7 @@ def failure_view(sent: SentSeries, message: str, card: Card, card_sha256: str, w
         card, card_sha256: of the model that would have answered.
         words: of the reader's language.
     """
-    reason, language = reason_in(words, message)
+    reason = _why_unread(message, words)
     return SeriesView(
         **model_fields(card, card_sha256, words),
         file=_name([file.name for file in sent.files], "", words),
@@ -97,8 +103,8 @@ def failure_view(sent: SentSeries, message: str, card: Card, card_sha256: str, w
         threshold=None,
         threshold_percent="",
         report=_passed_over(sent, words),
-        reason=reason,
-        reason_language=language,
+        reason=reason.text,
+        reason_language=reason.language,
     )
 
 
@@ -135,9 +141,27 @@ def _said(sentence: str, words: Words, count: int = 0) -> Said:
     """A sentence in the reader's language, and the reason in it as well."""
     for pattern, key in _AROUND_REASONS:
         if found := pattern.fullmatch(sentence):
-            inner = _said(found["reason"], words)
-            return Said(words(key, **(found.groupdict() | {"reason": inner.text})), words.language, count)
+            values = found.groupdict() | {"reason": _said(found["reason"], words).text}
+            if "files" in values:
+                values["files"] = _listed(values["files"], words)
+            return Said(words(key, **values), words.language, count)
     return Said(*reason_in(words, sentence), count)
+
+
+def _listed(files: str, words: Words) -> str:
+    """Names of files, the last words of which may be how many others there are."""
+    found = _AND_MORE.fullmatch(files)
+    return words("series.and_more", **found.groupdict()) if found else files
+
+
+def _why_unread(message: str, words: Words) -> Said:
+    """Why nothing was read, and what was left out, without the last full stop."""
+    first, *left_out = _NEXT_LEFT_OUT.split(message)
+    if not left_out:
+        return _said(message, words)
+    said = [_said(f"{sentence}.", words) for sentence in (first, *left_out)]
+    text = words("sentence.join").join(sentence.text for sentence in said)
+    return Said(text.removesuffix(words("sentence.end")), said[0].language)
 
 
 def _passed_over(sent: SentSeries, words: Words) -> list[Said]:
@@ -200,16 +224,18 @@ def _with_pictures(view: SeriesView, answer: SeriesAnswer, words: Words) -> Seri
         scale = pictures.scale_uri()
     elif best[0].answer.boxes is not None:
         share = percent.share(BOX_SHARE, words)
-        boxes = any(suspect.boxes for suspect in suspects)
-        drawn = words("series.boxes", share=share) if boxes else words("series.no_boxes")
+        drawn = words("series.no_boxes")
+        if answer.positive:
+            boxes = any(suspect.boxes for suspect in suspects)
+            drawn = words("series.boxes" if boxes else "series.boxes_elsewhere", share=share)
     return dataclasses.replace(view, suspects=suspects, drawn=drawn, scale=scale)
 
 
 def _suspect(each: SliceAnswer, answer: SeriesAnswer, highest: float, words: Words) -> SuspectView:
     result, heat, text, boxes = each.answer, "", "", 0
     picture = None
-    # The best region of a healthy slice is no finding.
-    if result.boxes is not None and (answer.positive or result.positive):
+    # The best region of a person called negative is no finding.
+    if result.boxes is not None and answer.positive:
         found = strongest(result, highest)
         boxes = len(found[0])
         picture = pictures.boxed_uri(each.pixels, *found)

@@ -1,7 +1,10 @@
 """Runs the page: uvicorn in this process, one of it, ended by SIGTERM or SIGINT once its requests are done."""
 
 import asyncio
+import contextlib
+import errno
 import signal
+import socket
 from typing import Any
 
 import h11
@@ -95,8 +98,10 @@ def serve(config: uvicorn.Config) -> None:
     """Serves until SIGTERM or SIGINT, then lets the requests that are there finish.
 
     Raises:
-        SystemExit: with status 1 if the port is taken, which uvicorn has logged then.
+        ValueError: naming the flag, if another program listens on the port.
+        SystemExit: with status 1 if it cannot listen for another reason, which uvicorn has logged then.
     """
+    _check_port_is_free(config.host, config.port)
     # uvicorn raises the signal that ended it again, when it has ended; without this the process would end by it
     # there, and nothing could be closed.
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -106,3 +111,20 @@ def serve(config: uvicorn.Config) -> None:
         pass
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _check_port_is_free(host: str, port: int) -> None:
+    with contextlib.suppress(socket.gaierror):  # uvicorn says so
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                with socket.socket(family, kind, protocol) as tried:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio, here and below
+                    if family == socket.AF_INET6:
+                        tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    tried.bind(address)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise ValueError(
+                        f"port {port} of {host} is in use by another program, perhaps by another page like this "
+                        "one; end that, or give another port by --port"
+                    ) from error

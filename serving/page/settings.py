@@ -59,8 +59,9 @@ class Settings:
         max_request_mb: size of an upload, MiB.
         max_image_mb: size of one image file, MiB; files of DICOM and NIfTI may be larger.
         max_unpacked_mb: what the zip files of an upload may hold together, MiB.
-        max_images: files of an upload that are no DICOM, those in zip files included.
-        max_slices: of the series of an upload together; and DICOM files, which may have one slice each.
+        max_images: files of an upload that are no slices of a series, those in zip files included.
+        max_slices: of the series of an upload together; and DICOM files and pictures of one person, which may have
+            one slice each.
         max_series_mb: that the series of an upload may take in memory once they are read, four bytes a pixel, MiB.
             They do not count as `upload_memory_mb`; one upload's series are read at a time.
         max_pixels: of one image.

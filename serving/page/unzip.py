@@ -8,7 +8,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from typing import IO
 
+from serving.page.failures import CODE, file_failed
 from serving.page.reasons import PREFIX
 from serving.page.settings import MEGABYTE
 from serving.page.words import words_of
@@ -19,6 +21,8 @@ _ENCRYPTED = 0x1  # APPNOTE.TXT, 4.4.4
 _UTF8 = 0x800  # the same
 
 _HEAD_BYTES = 4096  # of a member, by which it is told whether it may be large
+
+_PIECE_BYTES = 2**20  # of a member, unpacked at a time
 
 _LITTER = ("thumbs.db", "desktop.ini", ".ds_store")
 
@@ -58,10 +62,21 @@ class _TooMuchDirectoryError(Exception):
 
 
 class _Bounded(io.BytesIO):
-    """Refuses to give the whole table of members of a file that lists millions."""
+    """Refuses to give the whole table of members of a file that lists millions.
+
+    Args:
+        content: of the file.
+
+    Attributes:
+        most_bytes: of one read; None once the table is read, as members have bounds of their own.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.most_bytes: int | None = _MOST_DIRECTORY_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MOST_DIRECTORY_BYTES:
+        if size is not None and self.most_bytes is not None and size > self.most_bytes:
             raise _TooMuchDirectoryError
         return super().read(size)
 
@@ -81,16 +96,18 @@ class Archive:
     def __init__(
         self, content: bytes, language: str = "en", may_be_larger: Callable[[bytes], bool] = _never
     ) -> None:
+        file = _Bounded(content)
         try:
-            self._archive = zipfile.ZipFile(_Bounded(content))
-            members = self._archive.infolist()
+            self._archive = zipfile.ZipFile(file)
+            members = [member for member in self._archive.infolist() if not member.is_dir()]
         except _TooMuchDirectoryError as error:
             raise ZipError("zip_directory") from error
         except _DAMAGED as error:
             raise ZipError("zip_damaged", detail=_one_line(error)) from error
+        file.most_bytes = None
         self._language = language
         self._may_be_larger = may_be_larger
-        named = [(self._name(member), member) for member in members if not member.is_dir()]
+        named = [(self._name(member), member) for member in members]
         self._members = [(name, member) for name, member in named if not _is_litter(name)]
         if not self._members:
             raise ZipError("zip_empty")
@@ -117,6 +134,9 @@ class Archive:
                 yield name, self._read(member, most_bytes)
             except ZipError as error:
                 yield name, error
+            except Exception as error:  # noqa: BLE001 (one bad file never spoils the others)
+                file_failed(error)
+                yield name, ZipError(CODE)
 
     def _read(self, member: zipfile.ZipInfo, most_bytes: int) -> bytes:
         if member.flag_bits & _ENCRYPTED:
@@ -127,7 +147,7 @@ class Archive:
             raise ZipError("file_too_large", most=most_bytes // MEGABYTE)
         try:
             with self._archive.open(member) as opened:
-                return opened.read(member.file_size)  # what goes on behind it is not unpacked; the checksum tells
+                return _in_pieces(opened, member.file_size)
         except _DAMAGED as error:
             raise ZipError("zip_member_damaged", detail=_one_line(error)) from error
 
@@ -153,6 +173,17 @@ class Archive:
             except UnicodeDecodeError:
                 continue
         return member.filename
+
+
+def _in_pieces(opened: IO[bytes], size: int) -> bytes:
+    """The first bytes of a member; read in one piece, it would take three times their memory.
+
+    What goes on behind them is not unpacked; the checksum tells.
+    """
+    content = io.BytesIO()
+    while piece := opened.read(min(_PIECE_BYTES, size - content.tell())):
+        content.write(piece)
+    return content.getvalue()
 
 
 def _is_litter(name: str) -> bool:

@@ -63,6 +63,7 @@ function setUpUpload(form) {
   const counted = (key, count, values = {}) => text(`${key}${count === 1 ? "One" : "Many"}`, { count, ...values });
   const find = (id) => document.getElementById(id);
   const [input, folder, drop, problem, status] = ["files", "folder", "drop", "problem", "status"].map(find);
+  const asSeries = find("as_series");
   const most = Number(form.dataset.maxImages);
   const mostSlices = Number(form.dataset.maxSlices);
   const mostOfOne = Number(form.dataset.maxImageMb);
@@ -125,8 +126,9 @@ function setUpUpload(form) {
   function refusal() {
     const bytes = chosen.reduce((sum, file) => sum + file.size, 0);
     const series = chosen.filter(isSeries).length;
-    if (series > mostSlices) return text("TooMany", { limit: mostSlices });
-    if (chosen.length - series > most) return text("TooMany", { limit: most });
+    const images = chosen.length - series;
+    if (Math.max(series, asSeries.checked ? images : 0) > mostSlices) return text("TooManySlices", { limit: mostSlices });
+    if (images > most && !asSeries.checked) return text("TooMany", { limit: most });
     if (bytes > mostTogether * MEGABYTE) return text("TooMuch", { limit: mostTogether });
     return "";
   }
@@ -171,6 +173,7 @@ function setUpUpload(form) {
     });
   }
 
+  asSeries.addEventListener("change", () => show());
   input.addEventListener("change", () => add([...input.files]));
   folder.addEventListener("change", () => add([], [...folder.files]));
   find("clear").addEventListener("click", () => {
