@@ -14,7 +14,7 @@ from absl import flags
 
 from ladnn_tf import box_hits_sheet, box_measures, command, localisation, runs
 from ladnn_tf.box_hits_sheet import Tile
-from ladnn_tf.box_measures import Masks
+from ladnn_tf.box_measures import RULE, Masks, Rule
 from ladnn_tf.data import pipeline, preprocess
 from ladnn_tf.data.manifest import read_manifest, select_split
 from ladnn_tf.files import file_sha256, write_atomically
@@ -37,11 +37,13 @@ class BoxHits:
         masks: of the images.
         measured: from `box_measures.measure`.
         summary: for `metrics.json`.
+        rule: when a box hits.
     """
 
     frame: pd.DataFrame
     boxes: np.ndarray
     masks: list[Masks]
+    rule: Rule
     measured: pd.DataFrame
     summary: dict
 
@@ -52,7 +54,7 @@ def measure(
     manifest: str | Path,
     split: str,
     masks: str | Path,
-    least_share: float = 0.1,
+    rule: Rule = RULE,
     draws: int = 200,
     resamples: int = 2000,
     seed: int = 0,
@@ -67,7 +69,7 @@ def measure(
         manifest: the data.
         split: of the manifest.
         masks: folder of the masks.
-        least_share: of a box' area inside the image that is to be lesion, in (0, 1].
+        rule: when a box hits.
         draws: of random boxes for each image.
         resamples: bootstrap resamples over patients.
         seed: of draws and resamples.
@@ -93,20 +95,20 @@ def measure(
         return random_boxes(select, allowed, draws, np.random.default_rng([seed, image]))
 
     every = anchors(select.image_size, select.grids, select.sides) / select.image_size
-    measured = box_measures.measure(frame, boxes, found, every, draw, least_share)
+    measured = box_measures.measure(frame, boxes, found, every, draw, rule)
     diagnoses = pipeline.diagnoses(frame).to_numpy(str)
     classes = {CLASS_NAMES[name]: diagnoses == name for name in run.card.classes}
     summary = {
         "split": split,
         "manifest": {"file": Path(manifest).name, "sha256": file_sha256(manifest)},
-        "least_share": least_share,
+        **dataclasses.asdict(rule),
         "regions": boxes.shape[1],
         "draws": draws,
         **box_measures.summarise(measured, classes, resamples=resamples, seed=seed),
     }
     if runs.is_own(run, manifest):
         runs.count_look(run, split)
-    return BoxHits(frame, boxes, found, measured, summary)
+    return BoxHits(frame, boxes, found, rule, measured, summary)
 
 
 def _check(run: runs.Run) -> None:
@@ -160,16 +162,17 @@ def tiles(hits: BoxHits, count: int = _TILES, seed: int = 0) -> list[Tile]:
     diagnoses = pipeline.diagnoses(hits.frame)
     found = []
     for number in sorted(chosen.tolist()):
-        row, lesion = hits.frame.iloc[number], hits.masks[number].lesion
-        hit = box_measures.hits(hits.boxes[number], lesion, hits.summary["least_share"])
+        row, masks = hits.frame.iloc[number], hits.masks[number]
+        hit = box_measures.hits(hits.boxes[number], masks, hits.rule)
         said = f"{hit.sum()} of {len(hit)} hit" if hit.any() else "MISSED"
         title = f"{Path(row['path']).stem}  {CLASS_NAMES[diagnoses[number]]}: {said}"
         pixels = preprocess.decode(Path(row["path"]).read_bytes())
-        found.append(Tile(title, pixels, lesion, hits.boxes[number], hit))
+        found.append(Tile(title, pixels, masks.lesion, hits.boxes[number], hit))
     return found
 
 
-def _title(run: runs.Run, summary: dict, shown: int) -> list[str]:
+def _title(run: runs.Run, hits: BoxHits, shown: int) -> list[str]:
+    summary = hits.summary
     everything = summary["groups"][box_measures.ALL_IMAGES]
     values = {source: each["hit"]["value"] for source, each in everything["sources"].items()}
     first = (
@@ -178,8 +181,7 @@ def _title(run: runs.Run, summary: dict, shown: int) -> list[str]:
         f"patients ({shown} shown, drawn at random)"
     )
     others = ", ".join(f"{source} {100 * value:.1f} %" for source, value in values.items() if value is not None)
-    share = f"a box hits if at least {100 * summary['least_share']:g} % of it is lesion"
-    return [first, f"{others}; {share}"]
+    return [first, others, hits.rule.text]
 
 
 def main(argv: list[str]) -> int:
@@ -192,7 +194,10 @@ def main(argv: list[str]) -> int:
     flags.DEFINE_string("manifest", None, "other data than the run's own (default: the run's)", **fv)
     flags.DEFINE_string("out", None, "folder for the results (default: the run's)", **fv)
     flags.DEFINE_string("sheet", None, "JPEG or PNG for a picture of some slices with their boxes", **fv)
-    flags.DEFINE_float("least_share", 0.1, "of a box that is to be lesion", 0.001, 1.0, **fv)
+    flags.DEFINE_float("least_share", RULE.least_share, "a box hits: of its area that is lesion", 0.001, 1.0, **fv)
+    flags.DEFINE_float(
+        "least_part", RULE.least_part, "or: of the image's largest lesion that lies in it", 0.001, 1.0, **fv
+    )
     flags.DEFINE_integer("draws", 200, "of random boxes for each image", 1, **fv)
     flags.DEFINE_integer("resamples", 2000, "bootstrap resamples over patients", 100, **fv)
     flags.DEFINE_integer("seed", 0, "of draws, resamples and the sheet's slices", 0, **fv)
@@ -204,12 +209,10 @@ def main(argv: list[str]) -> int:
         runs.check_own_data(run, manifest, "figures are")
     out = Path(flag_values.out) if flag_values.out else run.folder
     runs.read_metrics(out, run.card.model_sha256)  # of this model, or an error before the work
-    options = {name: flag_values[name].value for name in ("least_share", "draws", "resamples", "seed")}
-    hits = measure(run, manifest=manifest, split=flag_values.split, masks=flag_values.masks, **options)
-    print(
-        f"{run.card.name}: {flag_values.split} split, images with a lesion; a box hits if at least "
-        f"{100 * flag_values.least_share:g} % of it is lesion\n"
-    )
+    options = {name: flag_values[name].value for name in ("draws", "resamples", "seed")}
+    rule = Rule(flag_values.least_share, flag_values.least_part)
+    hits = measure(run, manifest=manifest, split=flag_values.split, masks=flag_values.masks, rule=rule, **options)
+    print(f"{run.card.name}: {flag_values.split} split, images with a lesion; {rule.text}\n")
     print(box_measures.format_summary(hits.summary, hits.summary["regions"]))
     table = out / f"boxes_{flag_values.split}.csv"
     write_atomically(table, hits.measured.to_csv(index=False).encode())
@@ -217,7 +220,7 @@ def main(argv: list[str]) -> int:
     written = [table, out / "metrics.json"]
     if sheet:
         shown = tiles(hits, seed=flag_values.seed)
-        box_hits_sheet.write_sheet(sheet, shown, _title(run, hits.summary, len(shown)))
+        box_hits_sheet.write_sheet(sheet, shown, _title(run, hits, len(shown)))
         written.append(sheet)
     print(f"\nwritten: {', '.join(map(str, written))}")
     return 0

@@ -1,11 +1,15 @@
 """Do the boxes of a DRENet lie on lesions? Shares of lesion in boxes, hits, and what other boxes would do.
 
-A box hits if at least a given share of its area inside the image is lesion, of whatever kind. Everything is
-counted per image:
+A box hits if at least a given share of its area inside the image is lesion, of whatever kind, or if it holds at
+least a given part of the image's largest lesion (the largest connected area). The first alone cannot be met where
+all lesions are small beside the anchors, the second not where a lesion is larger than they. Everything is counted
+per image:
 
 - hit: whether any of its K boxes hits;
+- filled: whether any does by the first rule, the lesion's share of the box;
 - boxes: the share of its boxes that hit;
-- covered: the share of its lesions' area that lies in its boxes together. Large boxes cover more and hit less.
+- covered: the share of its lesions' area that lies in its boxes together. Large boxes
+  cover more and are filled less.
 
 Lesions prefer some places and boxes may do so, too. So the same is counted for random boxes, for random boxes in
 the lungs, and for the boxes of all other patients' images: these have the run's own sizes and places, and only
@@ -13,11 +17,13 @@ what goes beyond them follows the lesions of the image.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from ladnn_tf import intervals, localisation
 
@@ -25,11 +31,36 @@ OWN = "the run's boxes"
 OTHERS = "boxes of other patients"
 RANDOM = "random boxes"
 RANDOM_IN_LUNGS = "random boxes in the lungs"
-MEASURES = ("hit", "boxes", "covered")
+MEASURES = ("hit", "filled", "boxes", "covered")
 ALL_IMAGES = "all"
 SMALL, LARGE = "smaller lesions", "larger lesions"
 
 _ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """When a box hits.
+
+    Attributes:
+        least_share: of the box' area inside the image that is lesion, in (0, 1].
+        least_part: of the largest lesion's area that lies in the box, in (0, 1].
+    """
+
+    least_share: float = 0.1
+    least_part: float = 0.5
+
+    @property
+    def text(self) -> str:
+        """The rule in words."""
+        return (
+            f"a box hits if at least {100 * self.least_share:g} % of it is lesion, or if it holds at least "
+            f"{100 * self.least_part:g} % of the image's largest lesion"
+        )
+
+
+RULE = Rule()
+"""When nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +74,12 @@ class Masks:
 
     lesion: np.ndarray
     lung: np.ndarray
+
+    @functools.cached_property
+    def largest(self) -> np.ndarray:
+        """`(H, W)` bool, the largest lesion: of the areas whose pixels touch by an edge."""
+        areas, _ = ndimage.label(self.lesion)
+        return areas == 1 + np.argmax(np.bincount(areas.ravel())[1:])
 
 
 def read_masks(folder: str | Path, images: Sequence[str | Path]) -> list[Masks | None]:
@@ -88,6 +125,18 @@ def lesion_shares(boxes: np.ndarray, lesion: np.ndarray) -> np.ndarray:
     Returns:
         `(...)` float64 in [0, 1]; 0 for a box that lies outside of the image.
     """
+    inside, area = _inside(boxes, lesion)
+    return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
+
+
+def lesion_parts(boxes: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """The part of a lesion's area that each box holds: as `lesion_shares`, but of the lesion, not empty."""
+    inside, _ = _inside(boxes, lesion)
+    return inside / lesion.sum()
+
+
+def _inside(boxes: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each box that are lesion, and that are inside the image."""
     height, width = lesion.shape
     totals = np.zeros((height + 1, width + 1))
     totals[1:, 1:] = lesion.cumsum(axis=0).cumsum(axis=1)
@@ -103,8 +152,7 @@ def lesion_shares(boxes: np.ndarray, lesion: np.ndarray) -> np.ndarray:
         return upper * (1 - down) + lower * down
 
     inside = until(bottom, right) - until(top, right) - until(bottom, left) + until(top, left)
-    area = (bottom - top) * (right - left)
-    return np.divide(inside, area, out=np.zeros_like(area), where=area > 0)
+    return inside, (bottom - top) * (right - left)
 
 
 def lesion_covered(boxes: np.ndarray, there: np.ndarray, lesion: np.ndarray) -> np.ndarray:
@@ -138,7 +186,7 @@ def measure(
     masks: Sequence[Masks],
     anchors: np.ndarray,
     draw: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
-    least_share: float,
+    rule: Rule,
 ) -> pd.DataFrame:
     """Measures the boxes of images that have lesions, and beside them other boxes.
 
@@ -149,12 +197,12 @@ def measure(
         anchors: `(A, 4)`, all boxes that there are, as shares.
         draw: from which anchors are allowed, `(A,)` bool, and the image's number to random boxes `(n, K, 4)` and
             `(n, K)` bool, whether each is there.
-        least_share: of a box that is to be lesion, in (0, 1].
+        rule: when a box hits.
 
     Returns:
         A row for each image and source: `image, patient, source`, `MEASURES` (of random boxes the mean over the
-        draws; NaN where there is no such box), `lesion` (the lesions' share of the image) and `reachable` (whether
-        any anchor hits).
+        draws; NaN where there is no such box), `lesion` (the lesions' share of the image), and whether any anchor
+        hits, `reachable`, and does so by its share of lesion, `fillable`.
     """
     patients = frame["patient"].to_numpy()
     rows = []
@@ -168,15 +216,17 @@ def measure(
         }
         about = {
             "lesion": float(each.lesion.mean()),
-            "reachable": bool(hits(anchors, each.lesion, least_share).any()),
+            "reachable": bool(hits(anchors, each, rule).any()),
+            "fillable": bool(_filled(anchors, each, rule).any()),
         }
         for source, (some, there) in sources.items():
-            found = hits(some, each.lesion, least_share) & there
+            found, filled = hits(some, each, rule) & there, _filled(some, each, rule) & there
             there = np.broadcast_to(there, found.shape)
             values = [np.nan] * len(MEASURES)
             if there.any():
                 covered = lesion_covered(some, there, each.lesion).mean()
-                values = [found.any(axis=-1).mean(), found.sum() / there.sum(), covered]
+                any_hit, any_filled = (such.any(axis=-1).mean() for such in (found, filled))
+                values = [any_hit, any_filled, found.sum() / there.sum(), covered]
             rows.append(
                 {
                     "image": image,
@@ -189,9 +239,14 @@ def measure(
     return pd.DataFrame(rows)
 
 
-def hits(boxes: np.ndarray, lesion: np.ndarray, least_share: float) -> np.ndarray:
-    """Whether at least such a share of each box is lesion: `(..., 4)` boxes to `(...)` bool."""
-    return lesion_shares(boxes, lesion) >= least_share - _ROUNDING
+def hits(boxes: np.ndarray, masks: Masks, rule: Rule) -> np.ndarray:
+    """Whether each box hits a lesion of an image: `(..., 4)` boxes as shares of its sides to `(...)` bool."""
+    held = lesion_parts(boxes, masks.largest) >= rule.least_part - _ROUNDING
+    return held | _filled(boxes, masks, rule)
+
+
+def _filled(boxes: np.ndarray, masks: Masks, rule: Rule) -> np.ndarray:
+    return lesion_shares(boxes, masks.lesion) >= rule.least_share - _ROUNDING
 
 
 def summarise(
@@ -207,9 +262,9 @@ def summarise(
 
     Returns:
         `resamples`, `seed` and `groups`: for `all`, each class and either half by the lesions' share of the image
-        the numbers of `images` and `patients`, `reachable` (share of images that any anchor hits), `sources` (name
-        -> measure -> fields of `intervals.Interval`) and `differences` (the run's own boxes minus each other: name
-        -> measure -> fields of `intervals.PairedDifference`).
+        the numbers of `images` and `patients`, the shares of images that are `reachable` and `fillable`, `sources`
+        (name -> measure -> fields of `intervals.Interval`) and `differences` (the run's own boxes minus each
+        other: name -> measure -> fields of `intervals.PairedDifference`).
     """
     options = {"resamples": resamples, "seed": seed}
     by_source = {source: rows.reset_index(drop=True) for source, rows in measured.groupby("source", sort=False)}
@@ -230,7 +285,7 @@ def _summarise_group(by_source: Mapping[str, pd.DataFrame], options: dict) -> di
     return {
         "images": len(patients),
         "patients": len(np.unique(patients)),
-        "reachable": float(by_source[OWN]["reachable"].mean()),
+        **{name: float(by_source[OWN][name].mean()) for name in ("reachable", "fillable")},
         "sources": {
             source: _as_dicts(
                 intervals.bootstrap_patients(patients, intervals.weighted_means(each, MEASURES), **options)
@@ -260,7 +315,12 @@ def format_summary(summary: dict, regions: int) -> str:
         summary: from `summarise`.
         regions: K.
     """
-    titles = (f"any of {regions} boxes hits", "share of boxes that hit", "share of lesion covered")
+    titles = (
+        f"any of {regions} boxes hits",
+        "by its share of lesion",
+        "share of boxes that hit",
+        "share of lesion covered",
+    )
     width = max(len(source) for source in (OWN, OTHERS, RANDOM, RANDOM_IN_LUNGS))
     heads = "".join(f"  {title:>24}" for title in titles)
     lines = [f"{'images of':18}{'images':>7}{'patients':>9}  {'':{width}}{heads}"]
@@ -278,7 +338,8 @@ def format_summary(summary: dict, regions: int) -> str:
         lines.append(f"{'':34}  {source:{width}}{cells}")
     lines += [
         "",
-        f"Some region that could be chosen hits in {100 * everything['reachable']:.1f} % of the images.",
+        f"Some region that could be chosen hits in {100 * everything['reachable']:.1f} % of the images, by its "
+        f"share of lesion in {100 * everything['fillable']:.1f} %.",
         f"Percent, [95 % interval by bootstrap over patients], {summary['resamples']} resamples, seed "
         f"{summary['seed']}; [n/a]: no resample differs.",
     ]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ladnn_tf import box_hits, box_hits_sheet, box_measures, runs
 from ladnn_tf.box_hits_sheet import Tile
-from ladnn_tf.box_measures import Masks
+from ladnn_tf.box_measures import Masks, Rule
 from ladnn_tf.labels import LESIONS
 from ladnn_tf.models.regions import SelectRegions
 
@@ -47,10 +47,28 @@ def test_lesion_shares_of_a_slice_that_is_no_square():
 
 def test_a_box_hits_from_the_least_share_on():
     boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]])
-    mask = np.zeros((10, 10), bool)
-    mask[4, :5] = True  # 5 of the upper box' 50 pixels
-    assert box_measures.hits(boxes, mask, 0.1).tolist() == [True, False]
-    assert box_measures.hits(boxes, mask, 0.101).tolist() == [False, False]
+    mask = area(2, 0, 9, 1, size=10)  # 3 of the upper box' 50 pixels, 4 of the lower one's
+    masks = Masks(mask, mask)
+    assert box_measures.hits(boxes, masks, Rule(0.06, 1)).tolist() == [True, True]
+    assert box_measures.hits(boxes, masks, Rule(0.061, 1)).tolist() == [False, True]
+    assert box_measures.hits(boxes, masks, Rule(0.081, 1)).tolist() == [False, False]
+
+
+def test_a_box_hits_that_holds_the_least_part_of_the_largest_lesion():
+    """A lesion of 3 pixels, and one of 4 of which the left box has 1 and the right box 3."""
+    mask = area(0, 0, 3, 1) | area(6, 3, 7, 7)
+    masks = Masks(mask, mask)
+    np.testing.assert_array_equal(masks.largest, area(6, 3, 7, 7))
+    boxes = np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]])
+    np.testing.assert_allclose(box_measures.lesion_parts(boxes, masks.largest), [1 / 4, 3 / 4])
+    assert box_measures.hits(boxes, masks, Rule(1, 0.25)).tolist() == [True, True]
+    assert box_measures.hits(boxes, masks, Rule(1, 0.75)).tolist() == [False, True]
+    assert box_measures.hits(boxes, masks, Rule(1, 0.76)).tolist() == [False, False]
+
+
+def test_lesions_that_touch_at_a_corner_alone_are_two():
+    mask = area(0, 0, 2, 2) | area(2, 2, 5, 5)
+    np.testing.assert_array_equal(Masks(mask, mask).largest, area(2, 2, 5, 5))
 
 
 def test_centres_inside_by_hand():
@@ -88,14 +106,15 @@ def measured_by_hand():
         boxes = np.stack([every, np.tile(every[image], (4, 1))], axis=1)
         return boxes, np.stack([allowed, np.zeros(4, bool)], axis=1)
 
-    return box_measures.measure(frame, boxes, masks, every, draw, 0.5)
+    return box_measures.measure(frame, boxes, masks, every, draw, Rule(0.5, 1))
 
 
 def test_measures_by_hand():
     found = measured_by_hand()
     assert found["image"].tolist() == [image for image in ("a1", "a2", "b1") for _ in range(4)]
     table = {
-        source: rows[["hit", "boxes", "covered"]].to_numpy().tolist() for source, rows in found.groupby("source")
+        source: rows[["filled", "boxes", "covered"]].to_numpy().tolist()
+        for source, rows in found.groupby("source")
     }
     # Of a1 the first of two boxes hits, of a2 none, of b1 both.
     assert table[box_measures.OWN] == [[1, 0.5, 1], [0, 0, 0], [1, 1, 1]]
@@ -108,6 +127,25 @@ def test_measures_by_hand():
     own = found[found["source"] == box_measures.OWN]
     assert own["lesion"].tolist() == [0.25, 0.25, 0.5]
     assert own["reachable"].all()
+    pd.testing.assert_series_equal(found["hit"], found["filled"], check_names=False)
+
+
+def test_small_lesions_are_hit_by_boxes_that_they_do_not_fill():
+    """Two pixels in the first of four quarters: no quarter is filled by a half, one holds them all."""
+    masks = [Masks(area(0, 0, 1, 2), np.ones((8, 8), bool))] * 2
+    frame = pd.DataFrame({"image": ["a", "b"], "patient": ["a", "b"]})
+    boxes = np.stack([quarters()[[0, 1]], quarters()[[2, 3]]])
+
+    def draw(allowed, image):
+        return quarters()[:, None], allowed[:, None]
+
+    found = box_measures.measure(frame, boxes, masks, quarters(), draw, Rule(0.5, 0.5))
+    own = found[found["source"] == box_measures.OWN]
+    assert own[["hit", "filled", "boxes", "covered"]].to_numpy().tolist() == [[1, 0, 0.5, 1], [0, 0, 0, 0]]
+    assert own["reachable"].tolist() == [True, True]
+    assert own["fillable"].tolist() == [False, False]
+    text = box_measures.format_summary(box_measures.summarise(found, {}, resamples=100), 2)
+    assert "hits in 100.0 % of the images, by its share of lesion in 0.0 %." in text
 
 
 def test_summary_by_hand():
@@ -136,7 +174,7 @@ def test_summary_by_hand():
 
 def test_a_source_without_boxes_is_undefined_and_not_zero():
     found = measured_by_hand()
-    found.loc[found["source"] == box_measures.OTHERS, ["hit", "boxes"]] = np.nan
+    found.loc[found["source"] == box_measures.OTHERS, ["hit", "filled", "boxes"]] = np.nan
     summary = box_measures.summarise(found, {}, resamples=100)
     everything = summary["groups"]["all"]
     assert everything["sources"][box_measures.OTHERS]["hit"]["value"] is None
@@ -231,8 +269,8 @@ def test_the_run_s_boxes_are_what_is_measured(tiny_drenet_run, phantoms, diagnos
             write(tmp_path / "masks" / "GGO" / path.name, np.ones(mask.size[::-1], bool))
             write(tmp_path / "masks" / "lung" / path.name, np.ones(mask.size[::-1], bool))
     options = {"manifest": diagnosed_manifest, "split": "train", "draws": 3, "resamples": 100}
-    found = box_hits.measure(run, masks=tmp_path / "masks", least_share=1.0, **options)
-    assert (found.measured[["hit", "boxes"]] == 1).all(axis=None)
+    found = box_hits.measure(run, masks=tmp_path / "masks", rule=Rule(1.0, 1.0), **options)
+    assert (found.measured[["hit", "filled", "boxes"]] == 1).all(axis=None)
     images = len(found.frame)
     assert found.boxes.shape == (images, 3, 4)
     tiles = box_hits.tiles(found, count=2)
