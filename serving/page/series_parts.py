@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from serving.page.view import ClassView
+from serving.page.view import LabelView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class SeriesView:
     aggregation: str = ""
     rule: str = ""
     shown: str = ""
-    classes: list[ClassView] = dataclasses.field(default_factory=list)
+    classes: list[LabelView] = dataclasses.field(default_factory=list)
     looked_at: list[SliceView] = dataclasses.field(default_factory=list)
     suspects: list[SuspectView] = dataclasses.field(default_factory=list)
     drawn: str = ""

@@ -26,28 +26,11 @@ _NAME_CHARACTERS = 160  # of a file's name, longer ones lose their middle
 
 
 @dataclasses.dataclass(frozen=True)
-class LesionView:
-    """One lesion of an answer.
+class LabelView:
+    """One lesion or class of an answer.
 
     Attributes:
-        label: one of `labels.LESIONS`.
-        name: in the reader's language.
-        probability: in [0, 1], not calibrated.
-        percent: the same in per cent.
-    """
-
-    label: str
-    name: str
-    probability: float
-    percent: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassView:
-    """One class of an answer.
-
-    Attributes:
-        label: one of `labels.CLASSES`.
+        label: one of `labels.LESIONS` or `labels.CLASSES`.
         name: in the reader's language.
         probability: in [0, 1], not calibrated.
         percent: the same in per cent.
@@ -132,10 +115,10 @@ class ResultView:
     digits: int = 0
     shown: str = ""
     bin_sentence: str = ""
-    lesions: list[LesionView] = dataclasses.field(default_factory=list)
+    lesions: list[LabelView] = dataclasses.field(default_factory=list)
     lesion_caveat: str = ""
     lesions_valid: bool | None = None
-    classes: list[ClassView] = dataclasses.field(default_factory=list)
+    classes: list[LabelView] = dataclasses.field(default_factory=list)
     boxes: bool | None = None
     heat: list[HeatView] = dataclasses.field(default_factory=list)
     scale: str = ""
@@ -171,7 +154,7 @@ def view_of(file: str, answer: Answer, pixels: np.ndarray | None, words: Words) 
         shown=words("view.lungs_alone") if answer.card.lungs == "extracted" else "",
         bin_sentence=validation.bin_sentence(answer.card, answer.covid, words),
         lesions=[
-            LesionView(label, words(f"lesion.{label}"), value, percent.probability(value, words))
+            LabelView(label, words(f"lesion.{label}"), value, percent.probability(value, words))
             for label, value in answer.lesions.items()
             if valid is not False
         ],
@@ -208,10 +191,10 @@ def shown_name(file: str) -> str:
     return f"{name[: _NAME_CHARACTERS - end - 1]}…{name[-end:]}"
 
 
-def class_views(classes: Mapping[str, float], words: Words) -> list[ClassView]:
+def class_views(classes: Mapping[str, float], words: Words) -> list[LabelView]:
     """The classes' probabilities as they are shown."""
     return [
-        ClassView(label, words(f"class.{label}"), value, percent.probability(value, words))
+        LabelView(label, words(f"class.{label}"), value, percent.probability(value, words))
         for label, value in classes.items()
     ]
 
