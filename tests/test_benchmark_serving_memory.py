@@ -1,5 +1,7 @@
 """The benchmark of a server's memory: its table by hand, and a run on a SavedModel of a few bytes."""
 
+import itertools
+
 import pytest
 
 from benchmarks import serving_memory
@@ -45,8 +47,8 @@ def test_stages_of_a_run(version):
         "two versions",
         "images of 64 x 64",
     ]
-    peaks = [stage.peak for stage in stages]
-    assert peaks == sorted(peaks)
+    # Linux counts pages for each thread and adds up now and then: what it says is some pages off.
+    assert all(later.peak >= 0.99 * earlier.peak for earlier, later in itertools.pairwise(stages))
     assert all(10_000_000 < stage.resident <= stage.peak * 1.01 for stage in stages)
 
 
