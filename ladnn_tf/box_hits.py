@@ -35,9 +35,9 @@ class BoxHits:
         frame: manifest rows of the N images with lesions.
         boxes: `(N, K, 4)` float32 of the run, best first, as shares of the image's sides.
         masks: of the images.
+        rule: when a box hits.
         measured: from `box_measures.measure`.
         summary: for `metrics.json`.
-        rule: when a box hits.
     """
 
     frame: pd.DataFrame

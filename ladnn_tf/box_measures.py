@@ -8,8 +8,9 @@ per image:
 - hit: whether any of its K boxes hits;
 - filled: whether any does by the first rule, the lesion's share of the box;
 - boxes: the share of its boxes that hit;
-- covered: the share of its lesions' area that lies in its boxes together. Large boxes
-  cover more and are filled less.
+- covered: the share of its lesions' area that lies in its boxes together.
+
+Large boxes cover more and are filled less.
 
 Lesions prefer some places and boxes may do so, too. So the same is counted for random boxes, for random boxes in
 the lungs, and for the boxes of all other patients' images: these have the run's own sizes and places, and only
@@ -35,6 +36,7 @@ MEASURES = ("hit", "filled", "boxes", "covered")
 ALL_IMAGES = "all"
 SMALL, LARGE = "smaller lesions", "larger lesions"
 
+_POSSIBLE = ("reachable", "fillable")  # by any anchor, as `measure` has them
 _ROUNDING = 1e-9
 
 
@@ -216,11 +218,10 @@ def measure(
         }
         about = {
             "lesion": float(each.lesion.mean()),
-            "reachable": bool(hits(anchors, each, rule).any()),
-            "fillable": bool(_filled(anchors, each, rule).any()),
+            **{name: bool(such.any()) for name, such in zip(_POSSIBLE, _judged(anchors, each, rule), strict=True)},
         }
         for source, (some, there) in sources.items():
-            found, filled = hits(some, each, rule) & there, _filled(some, each, rule) & there
+            found, filled = (such & there for such in _judged(some, each, rule))
             there = np.broadcast_to(there, found.shape)
             values = [np.nan] * len(MEASURES)
             if there.any():
@@ -241,12 +242,13 @@ def measure(
 
 def hits(boxes: np.ndarray, masks: Masks, rule: Rule) -> np.ndarray:
     """Whether each box hits a lesion of an image: `(..., 4)` boxes as shares of its sides to `(...)` bool."""
-    held = lesion_parts(boxes, masks.largest) >= rule.least_part - _ROUNDING
-    return held | _filled(boxes, masks, rule)
+    return _judged(boxes, masks, rule)[0]
 
 
-def _filled(boxes: np.ndarray, masks: Masks, rule: Rule) -> np.ndarray:
-    return lesion_shares(boxes, masks.lesion) >= rule.least_share - _ROUNDING
+def _judged(boxes: np.ndarray, masks: Masks, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each box hits, and whether it does by its share of lesion."""
+    filled = lesion_shares(boxes, masks.lesion) >= rule.least_share - _ROUNDING
+    return filled | (lesion_parts(boxes, masks.largest) >= rule.least_part - _ROUNDING), filled
 
 
 def summarise(
@@ -285,7 +287,7 @@ def _summarise_group(by_source: Mapping[str, pd.DataFrame], options: dict) -> di
     return {
         "images": len(patients),
         "patients": len(np.unique(patients)),
-        **{name: float(by_source[OWN][name].mean()) for name in ("reachable", "fillable")},
+        **{name: float(by_source[OWN][name].mean()) for name in _POSSIBLE},
         "sources": {
             source: _as_dicts(
                 intervals.bootstrap_patients(patients, intervals.weighted_means(each, MEASURES), **options)

@@ -5,20 +5,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ladnn_tf.data.series_sources import HEAD_BYTES, is_dicom
+
 HINT = "this is DICOM: give it by --series=PATH, as it is; a picture made of it would lose the Hounsfield units"
 """Why a file or a folder is not answered as pictures, and what to do."""
 
 PASSED_OVER = "DICOM is among them, which --series=PATH answers"
 """What is said of DICOM beside pictures, after what is passed over."""
 
-_HEAD_BYTES = 132
 _SEARCHED = 100  # files of a folder; a study has thousands that are all alike
 _DIRECTORY = "DICOMDIR"
-
-
-def is_dicom(content: bytes) -> bool:
-    """Whether a file with this beginning, of 132 bytes or more, is DICOM (PS3.10 7.1)."""
-    return content[_HEAD_BYTES - 4 : _HEAD_BYTES] == b"DICM"
 
 
 def holds_dicom(path: Path) -> bool:
@@ -45,6 +41,6 @@ def _is_dicom_file(path: Path) -> bool:
         if not path.is_file():  # a named pipe would be waited for
             return False
         with path.open("rb") as file:
-            return is_dicom(file.read(_HEAD_BYTES))
+            return is_dicom(file.read(HEAD_BYTES))
     except OSError:
         return False

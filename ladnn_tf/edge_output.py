@@ -7,6 +7,7 @@ from typing import Any
 from ladnn_tf import edge_dicom
 from ladnn_tf.answer import Answer
 from ladnn_tf.card import Card
+from ladnn_tf.data.series_sources import is_dicom
 from ladnn_tf.edge_files import ImageFile, printable
 from ladnn_tf.edge_predictor import EdgePredictor
 from ladnn_tf.labels import LESIONS
@@ -44,7 +45,7 @@ def _answer(
     predictor: EdgePredictor, image: ImageFile, *, overlay: bool, maps: bool
 ) -> tuple[dict[str, Any], bytes | None]:
     result, pixels = predictor.answer(image.content)
-    if result.error and edge_dicom.is_dicom(image.content):
+    if result.error and is_dicom(image.content):
         result = _failure(edge_dicom.HINT, predictor)
     record = record_of(image, result, predictor, maps=maps)
     if not overlay or pixels is None:

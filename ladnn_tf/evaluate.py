@@ -220,7 +220,7 @@ def main(argv: list[str]) -> int:
         print(report_text.format_comparison(comparison, (run.card.name, other.card.name)))
     written = [str(out / f"predictions_{flag_values.split}.csv"), str(out / "metrics.json")]
     if _is_own(run, out) and flag_values.target_sensitivity is None:
-        added = run.card.person is None and runs.load_run(run.folder).card.person is not None
+        added = run.card.person is None and evaluation["persons"]["chosen"]
         written.append(f"{out / 'card.json'}{added * ' (now with a rule for persons)'}")
     print(f"\nwritten: {', '.join(written)}")
     return 0

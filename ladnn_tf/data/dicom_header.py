@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from ladnn_tf.data import dicom_elements as elements
 from ladnn_tf.data.dicom_codecs import NATIVE, FrameFormat
-from ladnn_tf.data.series_sources import WITHOUT_PREFIX, Source, inflate, lacks_prefix
+from ladnn_tf.data.series_sources import HEAD_BYTES, WITHOUT_PREFIX, Source, inflate, is_dicom, lacks_prefix
 from ladnn_tf.data.volume import MAX_FRAME_PIXELS, needs_dicom
 
 try:
@@ -17,9 +17,6 @@ except ImportError as error:
 
 MAX_FRAMES = 20_000
 """Of one file."""
-
-PREFIX_AT = 128
-PREFIX = b"DICM"  # PS3.10 7.1
 
 PIXEL_ELEMENTS = {0x7FE00010: "PixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00008: "FloatPixelData"}
 """Elements that hold pixels, and end a header."""
@@ -69,7 +66,7 @@ def open_dicom(source: Source) -> tuple[BinaryIO, int, bool]:
     file = source.open()
     try:
         head = file.read(4096)
-        if head[PREFIX_AT : PREFIX_AT + len(PREFIX)] != PREFIX:
+        if not is_dicom(head):
             no_dicom = "not a DICOM file: no DICM at byte 128 (PS3.10 7.1)"
             raise LeftOutError(WITHOUT_PREFIX if lacks_prefix(head) else no_dicom)
         deflated = uid.DeflatedExplicitVRLittleEndian.encode()
@@ -79,7 +76,7 @@ def open_dicom(source: Source) -> tuple[BinaryIO, int, bool]:
             file.seek(0)
             return file, length, False
         # FileMetaInformationGroupLength (0002,0000), the first element, UL: bytes that follow it (PS3.10 7.1)
-        start = PREFIX_AT + len(PREFIX) + 12 + int.from_bytes(head[140:144], "little")
+        start = HEAD_BYTES + 12 + int.from_bytes(head[140:144], "little")
         if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00" or not at < start <= len(head):
             raise LeftOutError("FileMetaInformationGroupLength (0002,0000) is missing or damaged")
         plain = uid.ExplicitVRLittleEndian.encode().ljust(len(deflated), b"\0")

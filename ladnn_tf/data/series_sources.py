@@ -27,6 +27,9 @@ ZIP_SIGNATURE = b"PK\x03\x04"
 MAX_RATIO = 200
 """Of bytes after and before inflating: CT, which has noise, shrinks to a half or a tenth; a bomb far more."""
 
+HEAD_BYTES = 132
+"""By which a file is told to be DICOM."""
+
 WITHOUT_PREFIX = "DICOM without DICM at byte 128 (PS3.10 7.1); export it again, or rewrite it with dcmtk's dcmconv"
 """What a file is of which lacks_prefix()."""
 
@@ -166,6 +169,11 @@ def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Binary
     if len(content) < info.file_size:
         raise SeriesError(f"{name}: a member of the zip ends after {len(content):,} of {info.file_size:,} bytes")
     return io.BytesIO(content)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file with these first bytes, `HEAD_BYTES` of them or more, is DICOM (PS3.10 7.1)."""
+    return head[HEAD_BYTES - 4 : HEAD_BYTES] == b"DICM"
 
 
 def lacks_prefix(head: bytes) -> bool:

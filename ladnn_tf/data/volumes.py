@@ -13,11 +13,13 @@ from pathlib import Path
 
 from ladnn_tf.data.picture_series import PICTURES, read_pictures
 from ladnn_tf.data.series_sources import (
+    HEAD_BYTES,
     WITHOUT_PREFIX,
     ZIP_SIGNATURE,
     Source,
     file_source,
     folder_sources,
+    is_dicom,
     lacks_prefix,
     reason_of,
     zip_sources,
@@ -74,8 +76,8 @@ def _read(path: Path) -> list[Volume]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give {_KINDS}")
     with file_source(path).open() as file:
-        head = file.read(132)
-    if head[128:] == b"DICM":
+        head = file.read(HEAD_BYTES)
+    if is_dicom(head):
         return _read_dicom_file(path)
     if head.startswith(ZIP_SIGNATURE) or zipfile.is_zipfile(path):
         from ladnn_tf.data.dicom_series import read_dicom
@@ -123,7 +125,7 @@ def _read_folder(folder: Path) -> list[Volume]:
             # A damaged DICOMDIR says nothing against the files: they are all looked at.
             left_out = {f"the DICOMDIR is of no use ({reason_of(error, directory.name)})": [directory.name]}
             sources.remove(directory)
-    if any(_head(source)[128:] == b"DICM" for source in sources):
+    if any(is_dicom(_head(source)) for source in sources):
         from ladnn_tf.data.dicom_series import read_dicom
 
         return read_dicom(name, sources, left_out)
@@ -152,7 +154,7 @@ def _what_to_unpack(sources: Sequence[Source]) -> str:
     """What to do with a zip of pictures or of NIfTI, which is none of DICOM; empty for any other."""
     nifti = any(source.path.lower().endswith(_NIFTI) for source in sources)
     pictures = any(_is_picture(source.path) for source in sources)
-    if not (nifti or pictures) or any(_head(source)[128:] == b"DICM" for source in sources):
+    if not (nifti or pictures) or any(is_dicom(_head(source)) for source in sources):
         return ""
     what, given = ("NIfTI", "the file") if nifti else ("pictures", "the folder of one series")
     return f"a zip of {what}, and only DICOM is read from a zip; unpack it, and give {given}"
@@ -186,9 +188,9 @@ def _read_named(name: str, folder: Path, directory: str, sources: Sequence[Sourc
 
 
 def _head(source: Source) -> bytes:
-    """The first 132 bytes; none of what cannot be read."""
+    """The first `HEAD_BYTES` bytes; none of what cannot be read."""
     try:
         with source.open() as file:
-            return file.read(132)
+            return file.read(HEAD_BYTES)
     except (SeriesError, OSError):
         return b""
